@@ -1,2 +1,7 @@
-//! CLI.
-fn main() {}
+//! The `asof` binary; everything is in [`asof::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    asof::cli::main()
+}

@@ -1,0 +1,313 @@
+//! The engine: a warehouse opened for reading and writing, and the only place that wires the parts together.
+//!
+//! A statement goes `parse` → `statement` → one of: the registry (definitions), a stream's pipeline (writes), the online views (serving),
+//! a DataFusion plan (everything else). Locks, in this order: the catalog's, a stream's pipeline, a view's state. Not here: the meaning
+//! of any operator.
+
+mod explain;
+mod session;
+mod show;
+mod statement;
+pub(crate) mod views;
+mod write;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::{Arc, RwLock, RwLockReadGuard};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::common::ScalarValue;
+use datafusion::prelude::SessionContext;
+use tokio::sync::Mutex;
+
+use self::views::Views;
+pub use crate::connect::ingest::IngestCounts;
+use crate::connect::ingest::Pipeline;
+use crate::error::{Error, Result};
+use crate::history::{Part, TableOptions};
+use crate::op::asof_join::{Identity, TieOrder};
+use crate::op::relation::batch::RelationSource;
+use crate::op::window::View;
+use crate::op::window::logical::ViewTable;
+use crate::registry::Registry;
+use crate::serve::scans::{HistoryScans, Pinned};
+use crate::settings::Settings;
+use crate::time::{Clock, SystemClock};
+use crate::warehouse::{Lease, Warehouse};
+
+/// What a statement answers.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// Rows.
+    Rows {
+        /// Their columns; its metadata says where feature values come from.
+        schema: SchemaRef,
+        /// The rows.
+        batches: Vec<RecordBatch>,
+        /// What else is to be said, as that the answer came from history.
+        note: Option<String>,
+    },
+    /// Something was done.
+    Done {
+        /// What, in one line.
+        message: String,
+        /// What became of records, where some were written.
+        counts: Option<IngestCounts>,
+    },
+}
+
+/// Builds an engine.
+#[derive(Debug, Clone)]
+pub struct EngineBuilder {
+    location: String,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+}
+
+impl EngineBuilder {
+    /// Where everything durable lives: a path or a URL.
+    #[must_use]
+    pub fn warehouse(mut self, location: impl Into<String>) -> Self {
+        self.location = location.into();
+        self
+    }
+
+    /// What a user may tune.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Where the time of day comes from.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Opens the warehouse.
+    pub async fn build(self) -> Result<Engine> {
+        let warehouse = Warehouse::open(&self.location).await?;
+        let registry = Registry::replay(&warehouse.catalog().load().await?)?;
+        let mut session = Err(Error::internal("no session"));
+        let inner = Arc::new_cyclic(|weak| {
+            session = session::session(weak, &self.settings);
+            let context = match &session {
+                Ok(context) => context.clone(),
+                Err(_) => SessionContext::new(),
+            };
+            Inner {
+                warehouse,
+                settings: self.settings,
+                clock: self.clock,
+                context,
+                registry: RwLock::new(Arc::new(registry)),
+                catalog: Mutex::new(()),
+                streams: Mutex::new(BTreeMap::new()),
+                views: Views::default(),
+            }
+        });
+        session?;
+        inner.warehouse.register(&inner.context.runtime_env());
+        Ok(Engine { inner })
+    }
+}
+
+/// An open warehouse; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+/// A stream that this process has opened.
+#[derive(Debug)]
+struct OpenStream {
+    pipeline: Pipeline,
+    /// Held from the first write on.
+    lease: Option<Lease>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) warehouse: Warehouse,
+    pub(crate) settings: Settings,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) context: SessionContext,
+    registry: RwLock<Arc<Registry>>,
+    /// Held while the catalog changes.
+    catalog: Mutex<()>,
+    streams: Mutex<BTreeMap<String, Arc<Mutex<OpenStream>>>>,
+    views: Views,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("warehouse", &self.warehouse).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Begins building an engine over `./warehouse`.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder { location: "./warehouse".into(), settings: Settings::default(), clock: Arc::new(SystemClock) }
+    }
+
+    /// Runs a script, statement after statement; stops at the first error. `$1` and so on stand for `params`.
+    pub async fn execute(&self, sql: &str, params: &[ScalarValue]) -> Result<Vec<Output>> {
+        self.execute_named(sql, "<sql>", params).await
+    }
+
+    /// Runs a script whose errors name a file.
+    pub async fn execute_named(&self, sql: &str, source: &str, params: &[ScalarValue]) -> Result<Vec<Output>> {
+        let mut outputs = Vec::new();
+        self.execute_each(sql, source, params, &mut |output| {
+            outputs.push(output);
+            ControlFlow::Continue(())
+        })
+        .await?;
+        Ok(outputs)
+    }
+
+    /// Runs a script and hands each statement's output on as it is there; stops at the first error, or where `each` says so.
+    pub async fn execute_each(&self, sql: &str, source: &str, params: &[ScalarValue], each: &mut (dyn FnMut(Output) -> ControlFlow<()> + Send)) -> Result<()> {
+        let statements = asof_sql::parse::parse(sql, source).map_err(|d| statement::sql_errors(&d, source, sql))?;
+        for statement in &statements {
+            if each(self.inner.run(statement, source, sql, params).await?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes JSON lines into a stream as one step; acknowledged means durable.
+    pub async fn push_json(&self, stream: &str, lines: &[u8], token: Option<&str>) -> Result<IngestCounts> {
+        self.inner.push_json(stream, lines, token).await
+    }
+
+    /// Writes a batch into a stream as one step; acknowledged means durable.
+    pub async fn push_batch(&self, stream: &str, batch: RecordBatch, token: Option<&str>) -> Result<IngestCounts> {
+        self.inner.push_batch(stream, &[batch], token).await
+    }
+
+    /// Replays history through the stream operators and compares with the batch plan, bit for bit.
+    pub async fn verify(&self, options: crate::verify::VerifyOptions) -> Result<crate::verify::VerifyReport> {
+        crate::verify::verify(&self.inner, options).await
+    }
+
+    /// The names of streams, views and tables.
+    pub fn names(&self) -> Vec<String> {
+        self.inner.registry().names().map(str::to_owned).collect()
+    }
+
+    /// The online state of a view: what it holds, and aggregates by key without Arrow. Built from history where it is not there yet.
+    pub async fn online(&self, view: &str) -> Result<Arc<crate::op::window::stream::OnlineView>> {
+        self.inner.online(view).await
+    }
+
+    /// Releases what this process holds of the warehouse.
+    pub async fn close(self) -> Result<()> {
+        let streams = std::mem::take(&mut *self.inner.streams.lock().await);
+        for stream in streams.into_values() {
+            let mut stream = stream.lock().await;
+            stream.pipeline.history().settle().await;
+            if let Some(lease) = stream.lease.take() {
+                lease.release().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// The definitions as they are now.
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        let guard: RwLockReadGuard<'_, Arc<Registry>> = self.registry.read().unwrap_or_else(|e| e.into_inner());
+        guard.clone()
+    }
+
+    fn set_registry(&self, registry: Registry) {
+        *self.registry.write().unwrap_or_else(|e| e.into_inner()) = Arc::new(registry);
+    }
+
+    pub(crate) fn now(&self) -> i64 {
+        self.clock.now().0
+    }
+
+    /// A stream's pipeline, opened at the first use.
+    async fn stream(&self, name: &str) -> Result<Arc<Mutex<OpenStream>>> {
+        let mut streams = self.streams.lock().await;
+        if let Some(open) = streams.get(name) {
+            return Ok(open.clone());
+        }
+        let registry = self.registry();
+        let definition = registry.streams.get(name).ok_or_else(|| unknown_stream(&registry, name))?;
+        let pipeline = Pipeline::open(&self.warehouse, name, definition, self.settings.dedupe_limit_bytes, false).await?;
+        let open = Arc::new(Mutex::new(OpenStream { pipeline, lease: None }));
+        streams.insert(name.to_owned(), open.clone());
+        Ok(open)
+    }
+
+    /// A stream's history; readable while it is written.
+    pub(crate) async fn history(&self, name: &str) -> Result<crate::history::StreamHistory> {
+        let open = self.stream(name).await?;
+        let history = open.lock().await.pipeline.history().clone();
+        Ok(history)
+    }
+
+    /// The histories of a view's streams at their newest versions.
+    pub(crate) async fn pinned(&self, view: &View) -> Result<Arc<HistoryScans>> {
+        let mut streams = BTreeMap::new();
+        for name in view.plan.streams() {
+            let history = self.history(name).await?;
+            let version = history.version();
+            streams.insert(name.to_owned(), Pinned { history, version, upto: None });
+        }
+        Ok(Arc::new(HistoryScans { streams }))
+    }
+
+    /// The events of a view at the newest versions of its streams.
+    pub(crate) async fn source(&self, view: &Arc<View>) -> Result<Arc<RelationSource>> {
+        let streams = self.pinned(view).await?;
+        Ok(Arc::new(RelationSource { relation: view.plan.relation.clone(), ordered: view.plan.ordered, streams }))
+    }
+
+    /// What a name stands for in a query.
+    pub(crate) async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let registry = self.registry();
+        for (suffix, part) in [("$late", Part::Late), ("$rejected", Part::Rejected), ("", Part::History)] {
+            if let Some(stream) = name.strip_suffix(suffix).filter(|s| registry.streams.contains_key(*s)) {
+                let history = self.history(stream).await?;
+                let options = TableOptions { hidden: part != Part::History, all_rows: part != Part::History, ..TableOptions::default() };
+                return Ok(Some(history.table(part, options).await?));
+            }
+        }
+        if let Some(view) = registry.views.get(name) {
+            let source = self.source(&view.view).await?;
+            return Ok(Some(Arc::new(ViewTable::new(view.view.clone(), source))));
+        }
+        match registry.tables.get(name) {
+            Some(table) => Ok(Some(self.external_table(table).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The order of a stream's rows of one event time.
+    fn tie_order(&self, name: &str) -> Option<TieOrder> {
+        let registry = self.registry();
+        let info = registry.streams.get(name)?.info.clone();
+        let rest = (0..info.columns.len()).filter(|c| *c != info.event_time && !info.primary_key.contains(c));
+        let columns: Vec<usize> = info.primary_key.iter().copied().chain(rest).collect();
+        let identity = (!info.primary_key.is_empty()).then_some(Identity { time: info.event_time, columns: info.primary_key.len() });
+        Some(TieOrder { columns, identity })
+    }
+}
+
+fn unknown_stream(registry: &Registry, name: &str) -> Error {
+    let known: Vec<&str> = registry.streams.keys().map(String::as_str).collect();
+    match asof_sql::diagnostic::nearest(name, known) {
+        Some(near) => Error::invalid(format!("unknown stream \"{name}\"; the nearest known stream is \"{near}\"")),
+        None => Error::invalid(format!("unknown stream \"{name}\"")),
+    }
+}

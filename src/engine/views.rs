@@ -1,0 +1,201 @@
+//! The online states of views: built from history at the first use or at CREATE, kept up by every step of ingestion, rebuilt where a
+//! change could not be applied exactly.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use asof_sql::plan::Scan;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use futures::StreamExt;
+
+use super::Inner;
+use crate::connect::ingest::Changes;
+use crate::error::{Error, Result};
+use crate::history::{Part, StreamHistory, TableOptions};
+use crate::op::relation::batch::StreamScan;
+use crate::op::relation::stream::Change;
+use crate::op::window::View;
+use crate::op::window::stream::OnlineView;
+use crate::serve::scans::HistoryScans;
+
+/// Online states by view.
+#[derive(Debug, Default)]
+pub(crate) struct Views {
+    online: RwLock<BTreeMap<String, Arc<OnlineView>>>,
+}
+
+impl Views {
+    pub(super) fn get(&self, name: &str) -> Option<Arc<OnlineView>> {
+        self.online.read().unwrap_or_else(|e| e.into_inner()).get(name).cloned()
+    }
+
+    pub(super) fn put(&self, name: &str, view: Arc<OnlineView>) {
+        self.online.write().unwrap_or_else(|e| e.into_inner()).insert(name.to_owned(), view);
+    }
+
+    pub(super) fn remove(&self, name: &str) {
+        self.online.write().unwrap_or_else(|e| e.into_inner()).remove(name);
+    }
+
+    pub(super) fn reading(&self, stream: &str) -> Vec<(String, Arc<OnlineView>)> {
+        let online = self.online.read().unwrap_or_else(|e| e.into_inner());
+        online.iter().filter(|(_, v)| v.view.plan.streams().contains(&stream)).map(|(n, v)| (n.clone(), v.clone())).collect()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<OnlineView>> {
+        self.online.read().unwrap_or_else(|e| e.into_inner()).values().cloned().collect()
+    }
+}
+
+impl Inner {
+    /// The online state of a view; built from history where it is not there.
+    pub(crate) async fn online(&self, name: &str) -> Result<Arc<OnlineView>> {
+        if let Some(online) = self.views.get(name).filter(|v| !v.is_stale()) {
+            return Ok(online);
+        }
+        let registry = self.registry();
+        let view = registry.views.get(name).ok_or_else(|| Error::invalid(format!("unknown feature view \"{name}\"")))?.view.clone();
+        // No step may come between what is read of history and the first change that is applied.
+        let mut names: Vec<&str> = view.plan.streams();
+        names.sort_unstable();
+        let mut open = Vec::new();
+        for stream in names {
+            open.push(self.stream(stream).await?);
+        }
+        let mut held = Vec::new();
+        for stream in &open {
+            held.push(stream.lock().await);
+        }
+        if let Some(online) = self.views.get(name).filter(|v| !v.is_stale()) {
+            return Ok(online);
+        }
+        let scans = Self::pinned_held(held.iter().map(|h| h.pipeline.history()).zip(sorted_streams(&view)));
+        let greatest = held.iter().filter_map(|h| h.pipeline.greatest()).max();
+        let online = Arc::new(OnlineView::try_new(view)?);
+        online.saw(greatest);
+        online.advance(self.horizon(&online.view, greatest));
+        bootstrap(&online, &scans, self.context.task_ctx()).await?;
+        online.sweep();
+        self.views.put(name, online.clone());
+        Ok(online)
+    }
+
+    fn pinned_held<'a>(histories: impl Iterator<Item = (&'a StreamHistory, String)>) -> HistoryScans {
+        let streams = histories.map(|(h, name)| (name, crate::serve::scans::Pinned { history: h.clone(), version: h.version(), upto: None }));
+        HistoryScans { streams: streams.collect() }
+    }
+
+    /// The earliest instant that the online state of a view answers (DESIGN 6); nothing is held back where there are no events.
+    pub(crate) fn horizon(&self, view: &View, greatest: Option<i64>) -> i64 {
+        let Some(greatest) = greatest else { return i64::MIN };
+        let registry = self.registry();
+        let plan = &view.plan;
+        let skew = |s: &&str| {
+            let given = registry.streams.get(*s).and_then(|s| s.options.max_future_skew);
+            given.unwrap_or(self.settings.max_future_skew_default_us)
+        };
+        let skew = plan.streams().iter().map(skew).max().unwrap_or(0);
+        let look_back = plan.options.look_back.unwrap_or(self.settings.look_back_default_us);
+        greatest.min(self.now()).saturating_sub(plan.relation.greatest_disorder()).saturating_sub(skew).saturating_sub(look_back)
+    }
+
+    /// Applies a step of a stream to the views that read it. The caller holds the stream's pipeline; the step is in history.
+    pub(super) async fn apply(&self, stream: &str, history: &StreamHistory, greatest: Option<i64>, changes: &Changes) {
+        for (_, online) in self.views.reading(stream) {
+            if online.is_stale() {
+                continue;
+            }
+            let applied = match changes {
+                Changes::Rows { gone, come } => online
+                    .apply(&Change { stream, rows: gone, gone: true })
+                    .and_then(|()| online.apply(&Change { stream, rows: come, gone: false })),
+                Changes::Since(version) => self.apply_since(&online, stream, history, *version).await,
+                Changes::Unknown => {
+                    online.invalidate();
+                    Ok(())
+                }
+            };
+            if applied.is_err() {
+                // The step is durable: history is right, so the state is built anew from it.
+                online.invalidate();
+            }
+            online.saw(greatest);
+            online.advance(self.horizon(&online.view, online.greatest()));
+        }
+    }
+
+    async fn apply_since(&self, online: &OnlineView, stream: &str, history: &StreamHistory, version: i64) -> Result<()> {
+        let table = history.table(Part::History, TableOptions { since: Some(version), all_rows: true, ..TableOptions::default() }).await?;
+        let mut rows = self.context.read_table(table)?.execute_stream().await?;
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            online.apply(&Change { stream, rows: &canonical(&batch, history)?, gone: false })?;
+        }
+        Ok(())
+    }
+
+    /// The memory of all online states, bytes.
+    pub(super) fn state_bytes(&self) -> usize {
+        self.views.all().iter().map(|v| v.size().2).sum()
+    }
+}
+
+fn sorted_streams(view: &View) -> Vec<String> {
+    let mut names: Vec<String> = view.plan.streams().into_iter().map(str::to_owned).collect();
+    names.sort_unstable();
+    names
+}
+
+fn canonical(batch: &RecordBatch, history: &StreamHistory) -> Result<RecordBatch> {
+    let columns = batch.columns()[..history.schema().columns().fields().len()].to_vec();
+    Ok(RecordBatch::try_new(history.schema().columns().clone(), columns)?)
+}
+
+/// Fills an empty state from history: right sides of joins before what they enrich, everything in bounded batches.
+pub(crate) async fn bootstrap(online: &OnlineView, scans: &HistoryScans, context: Arc<datafusion::execution::TaskContext>) -> Result<()> {
+    let plan = &online.view.plan;
+    let mut order: Vec<Scan> = Vec::new();
+    plan.relation.visit_scans(&mut |s| match order.iter_mut().find(|o| o.stream == s.stream) {
+        Some(o) => {
+            o.columns.extend(s.columns.iter().copied());
+            o.columns.sort_unstable();
+            o.columns.dedup();
+        }
+        None => order.push(s.clone()),
+    });
+    let leftmost = plan.relation.leftmost().stream.clone();
+    order.reverse();
+    let reach = online.view.reach_us();
+    for scan in &order {
+        let whole = plan.relation.has_join() && scan.stream != leftmost;
+        let from = match reach {
+            Some(reach) if !whole => online.horizon().saturating_sub(reach),
+            _ => i64::MIN,
+        };
+        let physical: Arc<dyn ExecutionPlan> = scans.scan(scan, (from, i64::MAX), &context).await?;
+        for partition in 0..physical.output_partitioning().partition_count() {
+            let mut batches = physical.execute(partition, context.clone())?;
+            while let Some(batch) = batches.next().await {
+                online.apply(&Change { stream: &scan.stream, rows: &widen(&batch?, scan)?, gone: false })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A batch of some columns as one of all columns of the stream; what was not read is NULL and never looked at.
+pub(crate) fn widen(batch: &RecordBatch, scan: &Scan) -> Result<RecordBatch> {
+    let n = batch.num_rows();
+    let columns: Vec<ArrayRef> = scan
+        .schema
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(i, f)| match scan.columns.iter().position(|c| *c == i).and_then(|at| batch.columns().get(at)) {
+            Some(column) => column.clone(),
+            None => new_null_array(f.data_type(), n),
+        })
+        .collect();
+    Ok(RecordBatch::try_new_with_options(scan.schema.clone(), columns, &RecordBatchOptions::new().with_row_count(Some(n)))?)
+}

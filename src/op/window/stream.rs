@@ -1,0 +1,151 @@
+//! The streaming mode of a feature view: its online state, kept up by changes and asked at instants.
+//!
+//! The state answers every instant from its horizon on, exactly; earlier instants are history's. What it cannot apply exactly makes it
+//! *stale*: it answers nothing until its owner has built it anew from history. Not here: where changes come from, when they are durable.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+
+use arrow::array::ArrayRef;
+use asof_udfs::{Instant, Value};
+
+use super::{Collector, View};
+use crate::error::Result;
+use crate::op::events::Events;
+use crate::op::relation::stream::{Change, StreamRelation};
+use crate::state::index::Index;
+use crate::state::key::EntityKeys;
+
+/// The online state of one view.
+#[derive(Debug)]
+pub struct OnlineView {
+    /// The view.
+    pub view: Arc<View>,
+    relation: Mutex<StreamRelation>,
+    index: Index,
+    /// The earliest instant that is answered.
+    horizon: AtomicI64,
+    /// The greatest accepted event time of the view's streams; the least `i64` before the first.
+    greatest: AtomicI64,
+    stale: AtomicBool,
+    next_sweep: AtomicUsize,
+}
+
+impl OnlineView {
+    /// An empty state.
+    pub fn try_new(view: Arc<View>) -> Result<Self> {
+        let relation = StreamRelation::try_new(&view.plan.relation, view.plan.ordered)?;
+        Ok(Self {
+            view,
+            relation: Mutex::new(relation),
+            index: Index::default(),
+            horizon: AtomicI64::new(i64::MIN),
+            greatest: AtomicI64::new(i64::MIN),
+            stale: AtomicBool::new(false),
+            next_sweep: AtomicUsize::new(0),
+        })
+    }
+
+    /// Applies one change of one stream.
+    pub fn apply(&self, change: &Change<'_>) -> Result<()> {
+        let mut relation = self.relation.lock().unwrap_or_else(|e| e.into_inner());
+        for events in relation.push(change)? {
+            self.apply_events(&events)?;
+        }
+        Ok(())
+    }
+
+    fn apply_events(&self, events: &Events) -> Result<()> {
+        let rows = self.view.rows(events)?;
+        let rebuild = self.index.apply(self.view.program(), &rows.keys, &rows.rows, |i| events.goes(i), self.horizon());
+        if !rebuild.is_empty() {
+            self.stale.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The earliest instant that is answered.
+    pub fn horizon(&self) -> i64 {
+        self.horizon.load(Ordering::Acquire)
+    }
+
+    /// Takes note of a stream's greatest accepted event time.
+    pub fn saw(&self, greatest: Option<i64>) {
+        self.greatest.fetch_max(greatest.unwrap_or(i64::MIN), Ordering::AcqRel);
+    }
+
+    /// The greatest accepted event time of the view's streams.
+    pub fn greatest(&self) -> Option<i64> {
+        Some(self.greatest.load(Ordering::Acquire)).filter(|g| *g > i64::MIN)
+    }
+
+    /// Raises the horizon and sweeps one shard towards it; values at later instants never depend on when this is called.
+    pub fn advance(&self, horizon: i64) {
+        let horizon = self.horizon.fetch_max(horizon, Ordering::AcqRel).max(horizon);
+        let shard = self.next_sweep.fetch_add(1, Ordering::Relaxed);
+        self.index.sweep(self.view.program(), shard, horizon);
+        if shard.is_multiple_of(self.index.shards()) && self.view.plan.relation.has_join() {
+            let reach = self.view.reach_us().map(|r| r.max(self.view.plan.ttl.unwrap_or(0)));
+            self.relation.lock().unwrap_or_else(|e| e.into_inner()).evict(horizon, reach);
+        }
+    }
+
+    /// Sweeps all of it to the horizon.
+    pub fn sweep(&self) {
+        for shard in 0..self.index.shards() {
+            self.index.sweep(self.view.program(), shard, self.horizon());
+        }
+    }
+
+    /// Whether a change came that could not be applied exactly.
+    pub fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Acquire)
+    }
+
+    /// Marks the state as one that must be built anew.
+    pub fn invalidate(&self) {
+        self.stale.store(true, Ordering::Release);
+    }
+
+    /// The oldest event time from which changes are applied exactly by the relation's own state.
+    pub fn exact_from(&self) -> i64 {
+        self.relation.lock().unwrap_or_else(|e| e.into_inner()).exact_from()
+    }
+
+    /// The aggregates of an entity at an instant as scalars, one a slot of `out`; without Arrow and without an allocation but for
+    /// strings and arrays. Deferred aggregates and computed features are not among them, see [`OnlineView::evaluate`].
+    pub fn aggregates(&self, key: Option<&[u8]>, at: Instant, out: &mut [Value]) {
+        let program = self.view.program();
+        match key {
+            Some(key) => self.index.with_run(key, |run| program.evaluate(run, at, out)),
+            None => program.evaluate(None, at, out),
+        }
+    }
+
+    /// Adds the row of one entity at one instant to a collector; a NULL key is the empty set of events.
+    pub fn evaluate(&self, key: Option<&[u8]>, at: Instant, out: &mut Collector) -> Result<()> {
+        match key {
+            Some(key) => self.index.with_run(key, |run| self.view.evaluate(run, at, out)),
+            None => self.view.evaluate(None, at, out),
+        }
+    }
+
+    /// The features of entities, each at its instant: a column a feature, a row an entity.
+    pub fn features(&self, entity: &[ArrayRef], unknown: &[bool], instants: &[Instant]) -> Result<Vec<ArrayRef>> {
+        let keys = EntityKeys::try_new(entity, instants.len())?;
+        let mut out = self.view.collector(instants.len());
+        for (row, at) in instants.iter().enumerate() {
+            let key = keys.get(row).filter(|_| !unknown.get(row).copied().unwrap_or(false));
+            self.evaluate(key, *at, &mut out)?;
+        }
+        let times = crate::op::relation::utc(instants.iter().map(|i| i.at).collect::<Vec<_>>().into());
+        self.view.finish(entity, &times, out)
+    }
+
+    /// How many entities and events are held, and the memory of all, bytes.
+    pub fn size(&self) -> (usize, usize, usize) {
+        let relation = self.relation.lock().unwrap_or_else(|e| e.into_inner()).memory_bytes();
+        (self.index.entities(), self.index.events(), self.index.memory_bytes() + relation)
+    }
+}

@@ -1,0 +1,480 @@
+//! `FOR ENTITY`: features of given entities at one instant, from the online state or, for earlier instants, from history.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, StringViewArray};
+use arrow::compute::concat;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use asof_sql::Diagnostic;
+use asof_sql::Span;
+use asof_sql::ast::{ForEntity, Instant as AstInstant, KeyLiteral, KeyValue, fold};
+use asof_sql::codes;
+use asof_sql::diagnostic::nearest;
+use asof_sql::plan::instant_type;
+use asof_udfs::Instant;
+use datafusion::common::{DFSchema, ScalarValue, TableReference};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::collect;
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::ast::Spanned;
+
+use crate::engine::Inner;
+use crate::error::{Error, Result};
+use crate::op::window::batch::{FeatureJoinExec, ViewJoin};
+use crate::op::window::{View, check_key_types};
+use crate::settings::ReadPath;
+
+type Checked<T> = std::result::Result<T, Vec<Diagnostic>>;
+
+/// A view that is asked, under its name in the statement.
+#[derive(Debug, Clone)]
+struct Asked {
+    name: String,
+    alias: String,
+    view: Arc<View>,
+}
+
+fn one<T>(d: Diagnostic) -> Checked<T> {
+    Err(vec![d])
+}
+
+/// Answers the statement: one row per entity asked for, in the order asked.
+pub(crate) async fn for_entity(engine: &Inner, f: &ForEntity, params: &[ScalarValue]) -> Result<Checked<(SchemaRef, Vec<RecordBatch>, Option<String>)>> {
+    let (asked, items) = match views(engine, f) {
+        Ok(found) => found,
+        Err(d) => return Ok(Err(d)),
+    };
+    let entity = match entity_list(&asked, f.span) {
+        Ok(entity) => entity,
+        Err(d) => return Ok(Err(d)),
+    };
+    if f.keys.rows.len() > engine.settings.entities_max {
+        let message = format!("{} entities are asked for, the limit is {}", f.keys.rows.len(), engine.settings.entities_max);
+        return Ok(one(Diagnostic::error(codes::E0501, f.keys.span, message).help("Ask in several statements.")));
+    }
+    let given = match key_columns(f, &entity, params) {
+        Ok(given) => given,
+        Err(d) => return Ok(Err(d)),
+    };
+    let at = match instant(engine, &f.at, params).await? {
+        Ok(at) => at,
+        Err(d) => return Ok(Err(d)),
+    };
+    let rows = f.keys.rows.len();
+    let mut answer = Answer { columns: vec![], arrays: vec![], rows, at };
+    let mut notes = Vec::new();
+    for asked in &asked {
+        let keys: Vec<ArrayRef> = asked.view.plan.entity.iter().filter_map(|e| entity.iter().position(|(n, _)| n == &e.name).map(|i| given.arrays[i].clone())).collect();
+        let mut unknown = vec![false; rows];
+        for e in &asked.view.plan.entity {
+            if let Some(i) = entity.iter().position(|(n, _)| n == &e.name) {
+                unknown.iter_mut().zip(&given.unknown[i]).for_each(|(u, x)| *u |= *x);
+            }
+        }
+        let (features, note) = features(engine, asked, &keys, &unknown, at).await?;
+        notes.extend(note);
+        answer.add(asked, &keys, features);
+    }
+    let rows = match answer.select(engine, &items, &entity, &asked, f)? {
+        Ok(batch) => batch,
+        Err(d) => return Ok(Err(d)),
+    };
+    Ok(Ok((rows.schema(), vec![rows], (!notes.is_empty()).then(|| notes.join("; ")))))
+}
+
+/// What a look-up does, for EXPLAIN.
+pub(crate) fn describe(engine: &Inner, f: &ForEntity) -> Checked<String> {
+    let (asked, _) = views(engine, f)?;
+    let names: Vec<_> = asked.iter().map(|a| a.name.as_str()).collect();
+    Ok(format!("OnlineLookup [{}], {} entities; instants before the state's horizon are computed from history by FeatureJoinExec", names.join(", "), f.keys.rows.len()))
+}
+
+fn views(engine: &Inner, f: &ForEntity) -> Checked<(Vec<Asked>, Vec<ast::SelectItem>)> {
+    let ast::SetExpr::Select(select) = f.query.body.as_ref() else {
+        return one(Diagnostic::error(codes::E0503, f.span, "FOR ENTITY stands behind SELECT ... FROM views"));
+    };
+    let registry = engine.registry();
+    let (mut asked, mut errors): (Vec<Asked>, Vec<Diagnostic>) = (vec![], vec![]);
+    for from in &select.from {
+        let ast::TableFactor::Table { name, alias, .. } = &from.relation else { continue };
+        let Some(ident) = name.0.last().and_then(|p| p.as_ident()) else { continue };
+        let table = fold(&ident.value, ident.quote_style.is_some());
+        let span: Span = name.span().into();
+        match registry.views.get(&table) {
+            Some(v) => {
+                let alias = alias.as_ref().map_or_else(|| table.clone(), |a| fold(&a.name.value, a.name.quote_style.is_some()));
+                if asked.iter().any(|a| a.alias == alias) {
+                    errors.push(Diagnostic::error(codes::E0202, span, format!("\"{alias}\" stands twice in FROM")));
+                }
+                asked.push(Asked { name: table, alias, view: v.view.clone() });
+            }
+            None if registry.kind(&table).is_some() => {
+                errors.push(Diagnostic::error(codes::E0206, span, format!("\"{table}\" is no feature view; FOR ENTITY asks feature views")));
+            }
+            None => {
+                let d = Diagnostic::error(codes::E0201, span, format!("unknown feature view \"{table}\""));
+                errors.push(match nearest(&table, registry.views.keys().map(String::as_str)) {
+                    Some(near) => d.help(format!("The nearest known feature view is \"{near}\".")),
+                    None => d,
+                });
+            }
+        }
+    }
+    if errors.is_empty() { Ok((asked, select.projection.clone())) } else { Err(errors) }
+}
+
+/// The entity columns of all views, each once.
+fn entity_list(asked: &[Asked], span: Span) -> Checked<Vec<(String, DataType)>> {
+    let mut entity: Vec<(String, DataType)> = Vec::new();
+    for e in asked.iter().flat_map(|a| &a.view.plan.entity) {
+        match entity.iter().find(|(n, _)| n == &e.name) {
+            None => entity.push((e.name.clone(), e.data_type.clone())),
+            Some((_, t)) if t != &e.data_type => {
+                return one(Diagnostic::error(codes::E0501, span, format!("entity column \"{}\" has type {t} in one view and {} in another", e.name, e.data_type)));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(entity)
+}
+
+/// The keys asked for, a column an entity column, with the rows that name an entity that cannot exist.
+struct Given {
+    arrays: Vec<ArrayRef>,
+    unknown: Vec<Vec<bool>>,
+}
+
+fn key_columns(f: &ForEntity, entity: &[(String, DataType)], params: &[ScalarValue]) -> Checked<Given> {
+    let list = || entity.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>().join(", ");
+    // Which value of a row is which entity column's.
+    let mut places: Vec<Option<usize>> = vec![None; entity.len()];
+    match &f.keys.columns {
+        Some(columns) => {
+            for (at, name) in columns.iter().enumerate() {
+                let Some(i) = entity.iter().position(|(n, _)| n == &name.value) else {
+                    let d = Diagnostic::error(codes::E0501, name.span, format!("\"{}\" is no entity column; the entity is ({})", name.value, list()));
+                    return one(match nearest(&name.value, entity.iter().map(|(n, _)| n.as_str())) {
+                        Some(near) => d.help(format!("The nearest entity column is \"{near}\".")),
+                        None => d,
+                    });
+                };
+                if places[i].replace(at).is_some() {
+                    return one(Diagnostic::error(codes::E0501, name.span, format!("entity column \"{}\" is given twice", name.value)));
+                }
+            }
+            if let Some(i) = places.iter().position(Option::is_none) {
+                let message = format!("entity column \"{}\" is not given", entity[i].0);
+                return one(Diagnostic::error(codes::E0501, f.keys.span, message).help(format!("Name all of ({}).", list())));
+            }
+        }
+        None => places = (0..entity.len()).map(Some).collect(),
+    }
+    let (mut arrays, mut unknown, mut errors) = (vec![], vec![], vec![]);
+    for row in &f.keys.rows {
+        if f.keys.columns.is_none() && row.values.len() != entity.len() {
+            let message = format!("the entity has {} columns ({}), found {} values", entity.len(), list(), row.values.len());
+            return one(Diagnostic::error(codes::E0501, row.span, message).help(format!("Write FOR ENTITY ({}) IN ((...)), or name each column.", list())));
+        }
+    }
+    for (i, (name, data_type)) in entity.iter().enumerate() {
+        let place = places[i].unwrap_or(i);
+        let values: Vec<&KeyValue> = f.keys.rows.iter().filter_map(|r| r.values.get(place)).collect();
+        match column(name, data_type, &values, params) {
+            Ok((array, lost)) => {
+                arrays.push(array);
+                unknown.push(lost);
+            }
+            Err(d) => errors.push(d),
+        }
+    }
+    if errors.is_empty() { Ok(Given { arrays, unknown }) } else { Err(errors) }
+}
+
+fn column(name: &str, data_type: &DataType, values: &[&KeyValue], params: &[ScalarValue]) -> std::result::Result<(ArrayRef, Vec<bool>), Diagnostic> {
+    // The usual case: strings for a string column.
+    if data_type == &DataType::Utf8View && values.iter().all(|v| matches!(v.literal, KeyLiteral::String(_))) {
+        let texts = values.iter().map(|v| if let KeyLiteral::String(s) = &v.literal { s.as_str() } else { "" });
+        return Ok((Arc::new(StringViewArray::from_iter_values(texts)), vec![false; values.len()]));
+    }
+    let (mut parts, mut lost): (Vec<ArrayRef>, Vec<bool>) = (vec![], vec![]);
+    for value in values {
+        let bad = |message: String| Diagnostic::error(codes::E0501, value.span, message);
+        let scalar = scalar(&value.literal, params).map_err(&bad)?;
+        let array = scalar.to_array_of_size(1).map_err(|e| bad(e.strip_backtrace()))?;
+        check_key_types(name, data_type, array.data_type()).map_err(|e| bad(e.to_string()))?;
+        let text = matches!(array.data_type(), DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
+        let cast = arrow::compute::cast(&array, data_type).map_err(|e| bad(e.to_string()))?;
+        let gone = cast.is_null(0) && array.is_valid(0);
+        if text && gone {
+            return Err(bad(format!("{scalar} is no value of type {data_type}, the type of entity column \"{name}\"")));
+        }
+        let same = text || array.is_null(0) || {
+            let back = arrow::compute::cast(&cast, array.data_type()).map_err(|e| bad(e.to_string()))?;
+            !gone && arrow::compute::kernels::cmp::eq(&back, &array).is_ok_and(|eq| eq.value(0))
+        };
+        lost.push(!same);
+        parts.push(cast);
+    }
+    let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+    match parts.is_empty() {
+        true => Ok((arrow::array::new_empty_array(data_type), vec![])),
+        false => concat(&parts).map(|a| (a, lost)).map_err(|e| Diagnostic::error(codes::E0501, Span::NONE, e.to_string())),
+    }
+}
+
+fn scalar(literal: &KeyLiteral, params: &[ScalarValue]) -> std::result::Result<ScalarValue, String> {
+    Ok(match literal {
+        KeyLiteral::String(s) => ScalarValue::Utf8(Some(s.clone())),
+        KeyLiteral::Boolean(b) => ScalarValue::Boolean(Some(*b)),
+        KeyLiteral::Null => ScalarValue::Null,
+        KeyLiteral::Number(n) => match (n.parse::<i64>(), n.parse::<i128>(), n.parse::<f64>()) {
+            (Ok(i), _, _) => ScalarValue::Int64(Some(i)),
+            (_, Ok(i), _) if i.unsigned_abs() < 10u128.pow(38) => ScalarValue::Decimal128(Some(i), 38, 0),
+            (_, _, Ok(x)) => match decimal(n) {
+                Some((unscaled, scale)) => ScalarValue::Decimal128(Some(unscaled), 38, scale),
+                None => ScalarValue::Float64(Some(x)),
+            },
+            _ => return Err(format!("\"{n}\" is not a number")),
+        },
+        KeyLiteral::Date(s) => ScalarValue::try_from_string(s.clone(), &DataType::Date32).map_err(|e| e.strip_backtrace())?,
+        KeyLiteral::Timestamp(s) => ScalarValue::try_from_string(s.clone(), &instant_type()).map_err(|e| e.strip_backtrace())?,
+        KeyLiteral::Parameter(n) => match n.checked_sub(1).and_then(|i| params.get(i)) {
+            Some(value) => value.clone(),
+            None => return Err(format!("parameter ${n} is not given")),
+        },
+    })
+}
+
+/// A plain decimal number, `-12.50`, as its unscaled integer and scale.
+fn decimal(text: &str) -> Option<(i128, i8)> {
+    let (whole, fraction) = text.split_once('.')?;
+    let digits = format!("{whole}{fraction}");
+    let unscaled = digits.parse::<i128>().ok().filter(|u| u.unsigned_abs() < 10u128.pow(38))?;
+    Some((unscaled, i8::try_from(fraction.len()).ok().filter(|s| *s <= 37)?))
+}
+
+async fn instant(engine: &Inner, at: &AstInstant, params: &[ScalarValue]) -> Result<Checked<Instant>> {
+    let (expr, span, strict) = match at {
+        AstInstant::Now => return Ok(Ok(Instant { at: engine.now(), strict: false })),
+        AstInstant::AsOf { expr, span } => (expr, *span, false),
+        AstInstant::Before { expr, span } => (expr, *span, true),
+    };
+    let evaluated = engine.constant(expr, params).await;
+    let value = match evaluated.and_then(|v| Ok(v.cast_to(&instant_type())?)) {
+        Ok(ScalarValue::TimestampMicrosecond(Some(at), _)) => at,
+        Ok(_) => return Ok(one(Diagnostic::error(codes::E0504, span, "the instant is NULL"))),
+        Err(e) => return Ok(one(Diagnostic::error(codes::E0504, span, format!("the instant is not a timestamp: {}", e.message())))),
+    };
+    Ok(Ok(Instant { at: value, strict }))
+}
+
+/// The features of one view for all entities, and what is to be said of where they come from.
+async fn features(engine: &Inner, asked: &Asked, keys: &[ArrayRef], unknown: &[bool], at: Instant) -> Result<(Vec<ArrayRef>, Option<String>)> {
+    let path = engine.settings.read_path;
+    if path != ReadPath::History {
+        let online = engine.online(&asked.name).await?;
+        if at.at >= online.horizon() {
+            return Ok((online.features(keys, unknown, &vec![at; unknown.len()])?, None));
+        }
+        if path == ReadPath::Online {
+            let earliest = chrono::DateTime::from_timestamp_micros(online.horizon()).map_or_else(|| online.horizon().to_string(), |t| t.to_rfc3339());
+            return Err(Error::invalid(format!("feature view \"{}\" answers online from {earliest} on; earlier instants are refused here", asked.name)));
+        }
+    }
+    let features = from_history(engine, &asked.view, keys, unknown, at).await?;
+    Ok((features, (path == ReadPath::Auto).then(|| format!("\"{}\" computed from history", asked.name))))
+}
+
+/// The same features by the batch path.
+async fn from_history(engine: &Inner, view: &Arc<View>, keys: &[ArrayRef], unknown: &[bool], at: Instant) -> Result<Vec<ArrayRef>> {
+    let n = unknown.len();
+    let mut fields: Vec<Field> = keys.iter().enumerate().map(|(i, k)| Field::new(format!("key_{i}"), k.data_type().clone(), true)).collect();
+    fields.push(Field::new("instant", instant_type(), true));
+    let schema = Arc::new(Schema::new(fields));
+    // An entity that cannot exist has no events, as a NULL key has none.
+    let known = arrow::array::BooleanArray::from(unknown.iter().map(|u| !*u).collect::<Vec<_>>());
+    let nulled = |k: &ArrayRef| arrow::compute::nullif(k, &arrow::compute::not(&known)?);
+    let mut columns = keys.iter().map(nulled).collect::<std::result::Result<Vec<_>, _>>()?;
+    columns.push(crate::op::relation::utc(vec![at.at; n].into()));
+    let spine = MemorySourceConfig::try_new_exec(&[vec![RecordBatch::try_new(schema.clone(), columns)?]], schema.clone(), None)?;
+    let column = |i: usize| Arc::new(Column::new(schema.field(i).name(), i)) as Arc<dyn PhysicalExpr>;
+    let join = ViewJoin {
+        view: view.clone(),
+        source: engine.source(view).await?,
+        keys: (0..keys.len()).map(column).collect(),
+        instant: column(keys.len()),
+        strict: at.strict,
+    };
+    let out = FeatureJoinExec::output_schema(&schema, std::slice::from_ref(&join));
+    let plan = Arc::new(FeatureJoinExec::new(spine, vec![join], out, engine.settings.spine_rows_max));
+    let batches = collect(plan.clone(), engine.context.task_ctx()).await?;
+    let all = arrow::compute::concat_batches(&datafusion::physical_plan::ExecutionPlan::schema(plan.as_ref()), &batches)?;
+    let first = keys.len() + 1 + view.plan.entity.len();
+    Ok((0..view.plan.features.len()).map(|i| all.column(first + i).clone()).collect())
+}
+
+/// The columns of an answer, each under the view that it comes from.
+struct Answer {
+    columns: Vec<(String, FieldRef)>,
+    arrays: Vec<ArrayRef>,
+    rows: usize,
+    at: Instant,
+}
+
+impl Answer {
+    fn add(&mut self, asked: &Asked, keys: &[ArrayRef], features: Vec<ArrayRef>) {
+        let plan = &asked.view.plan;
+        let mut put = |name: &str, array: ArrayRef| {
+            self.columns.push((asked.alias.clone(), Arc::new(Field::new(name, array.data_type().clone(), true))));
+            self.arrays.push(array);
+        };
+        for (e, key) in plan.entity.iter().zip(keys) {
+            put(&e.name, key.clone());
+        }
+        for (f, values) in plan.features.iter().zip(features) {
+            put(&f.name, values);
+        }
+        put(&plan.time_column, crate::op::relation::utc(vec![self.at.at; self.rows].into()));
+    }
+
+    fn find(&self, qualifier: Option<&str>, name: &str) -> Vec<usize> {
+        (0..self.columns.len()).filter(|i| self.columns[*i].1.name() == name && qualifier.is_none_or(|q| q == self.columns[*i].0)).collect()
+    }
+
+    /// The place of a column that a statement names: an entity column is one and the same in all views.
+    fn resolve(&self, parts: &[ast::Ident], entity: &[(String, DataType)]) -> std::result::Result<usize, Diagnostic> {
+        let folded: Vec<String> = parts.iter().map(|i| fold(&i.value, i.quote_style.is_some())).collect();
+        let (qualifier, name) = match folded.as_slice() {
+            [name] => (None, name),
+            [q, name] => (Some(q.as_str()), name),
+            _ => (None, &folded[folded.len() - 1]),
+        };
+        let span = parts.first().map(|p| Span::from(p.span)).unwrap_or_default().to(parts.last().map(|p| Span::from(p.span)).unwrap_or_default());
+        let found = self.find(qualifier, name);
+        match found.as_slice() {
+            [] => {
+                let d = Diagnostic::error(codes::E0201, span, format!("unknown feature \"{}\"", folded.join(".")));
+                Err(match nearest(name, self.columns.iter().map(|(_, f)| f.name().as_str())) {
+                    Some(near) => d.help(format!("The nearest known feature is \"{near}\".")),
+                    None => d,
+                })
+            }
+            [first] => Ok(*first),
+            [first, ..] if entity.iter().any(|(n, _)| n == name) => Ok(*first),
+            _ => {
+                let of: Vec<_> = found.iter().map(|i| format!("{}.{name}", self.columns[*i].0)).collect();
+                Err(Diagnostic::error(codes::E0203, span, format!("feature \"{name}\" is ambiguous")).help(format!("Write one of {}.", of.join(", "))))
+            }
+        }
+    }
+
+    fn select(&self, engine: &Inner, items: &[ast::SelectItem], entity: &[(String, DataType)], asked: &[Asked], f: &ForEntity) -> Result<Checked<RecordBatch>> {
+        let (mut fields, mut arrays, mut errors): (Vec<Field>, Vec<ArrayRef>, Vec<Diagnostic>) = (vec![], vec![], vec![]);
+        let mut put = |name: &str, array: ArrayRef| {
+            fields.push(Field::new(name, array.data_type().clone(), true));
+            arrays.push(array);
+        };
+        for item in items {
+            let (expr, alias) = match item {
+                ast::SelectItem::Wildcard(_) => {
+                    for (name, _) in entity {
+                        if let Some(i) = self.find(None, name).first() {
+                            put(name, self.arrays[*i].clone());
+                        }
+                    }
+                    for a in asked {
+                        for feature in &a.view.plan.features {
+                            if self.find(None, &feature.name).len() > 1 {
+                                let d = Diagnostic::error(codes::E0203, f.query.span(), format!("feature \"{}\" is in two of the views, so * is ambiguous", feature.name));
+                                errors.push(d.help("Name the features, qualified by their view."));
+                            }
+                            if let Some(i) = self.find(Some(&a.alias), &feature.name).first() {
+                                put(&feature.name, self.arrays[*i].clone());
+                            }
+                        }
+                    }
+                    continue;
+                }
+                ast::SelectItem::QualifiedWildcard(ast::SelectItemQualifiedWildcardKind::ObjectName(n), _) => {
+                    let alias = n.0.last().and_then(|p| p.as_ident()).map(|i| fold(&i.value, i.quote_style.is_some())).unwrap_or_default();
+                    let Some(a) = asked.iter().find(|a| a.alias == alias) else {
+                        errors.push(Diagnostic::error(codes::E0201, n.span(), format!("unknown view \"{alias}\"")));
+                        continue;
+                    };
+                    for i in (0..self.columns.len()).filter(|i| self.columns[*i].0 == alias && self.columns[*i].1.name() != &a.view.plan.time_column) {
+                        put(self.columns[i].1.name(), self.arrays[i].clone());
+                    }
+                    continue;
+                }
+                ast::SelectItem::UnnamedExpr(e) => (e, None),
+                ast::SelectItem::ExprWithAlias { expr, alias } => (expr, Some(fold(&alias.value, alias.quote_style.is_some()))),
+                other => {
+                    errors.push(Diagnostic::error(codes::E0503, other.span(), "the item is not supported beside FOR ENTITY"));
+                    continue;
+                }
+            };
+            let parts = match expr {
+                ast::Expr::Identifier(i) => Some(std::slice::from_ref(i)),
+                ast::Expr::CompoundIdentifier(parts) => Some(parts.as_slice()),
+                _ => None,
+            };
+            match parts {
+                Some(parts) => match self.resolve(parts, entity) {
+                    Ok(i) => put(alias.as_deref().unwrap_or(self.columns[i].1.name()), self.arrays[i].clone()),
+                    Err(d) => errors.push(d),
+                },
+                None => match self.computed(engine, expr, entity) {
+                    Ok(array) => put(&alias.unwrap_or_else(|| expr.to_string()), array),
+                    Err(mut d) => errors.append(&mut d),
+                },
+            }
+        }
+        if !errors.is_empty() {
+            return Ok(Err(errors));
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        Ok(Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)?))
+    }
+
+    /// A value computed from features, by DataFusion's rules.
+    fn computed(&self, engine: &Inner, expr: &ast::Expr, entity: &[(String, DataType)]) -> Checked<ArrayRef> {
+        use std::ops::ControlFlow;
+        struct Qualify<'a>(&'a Answer, &'a [(String, DataType)], Vec<Diagnostic>);
+        impl ast::VisitorMut for Qualify<'_> {
+            type Break = ();
+            fn pre_visit_expr(&mut self, e: &mut ast::Expr) -> ControlFlow<()> {
+                let parts = match e {
+                    ast::Expr::Identifier(i) => vec![i.clone()],
+                    ast::Expr::CompoundIdentifier(parts) => parts.clone(),
+                    _ => return ControlFlow::Continue(()),
+                };
+                match self.0.resolve(&parts, self.1) {
+                    Ok(i) => {
+                        let quoted = |s: &str| ast::Ident::with_quote('"', s);
+                        *e = ast::Expr::CompoundIdentifier(vec![quoted(&self.0.columns[i].0), quoted(self.0.columns[i].1.name())]);
+                    }
+                    Err(d) => self.2.push(d),
+                }
+                ControlFlow::Continue(())
+            }
+        }
+        let mut sql = expr.clone();
+        let mut qualify = Qualify(self, entity, vec![]);
+        let _ = ast::VisitMut::visit(&mut sql, &mut qualify);
+        if !qualify.2.is_empty() {
+            return Err(qualify.2);
+        }
+        let refused = |e: datafusion::error::DataFusionError| vec![Diagnostic::error(codes::E0405, expr.span(), e.strip_backtrace())];
+        let fields = self.columns.iter().map(|(q, f)| (Some(TableReference::bare(q.as_str())), f.clone())).collect();
+        let schema = DFSchema::new_with_metadata(fields, HashMap::new()).map_err(refused)?;
+        let state = engine.context.state();
+        let logical = state.create_logical_expr(&sql.to_string(), &schema).map_err(refused)?;
+        let physical = state.create_physical_expr(logical, &schema).map_err(refused)?;
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        let batch = RecordBatch::try_new_with_options(Arc::new(schema.as_arrow().clone()), self.arrays.clone(), &options).map_err(|e| refused(e.into()))?;
+        physical.evaluate(&batch).and_then(|v| v.into_array(self.rows)).map_err(refused)
+    }
+}

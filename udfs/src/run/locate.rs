@@ -1,0 +1,119 @@
+//! From frames and instants to rows: where each frame's rows begin and end, and which folded rows belong to it.
+
+use super::Run;
+use super::base::{FoldedRows, within};
+use super::store::low_mask;
+use crate::program::Program;
+use crate::window::{Frame, Instant};
+
+/// The rows of a frame at an instant: physical rows `low..high`, behind folded ones where there are any.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Located<'a> {
+    pub(crate) low: usize,
+    pub(crate) high: usize,
+    pub(crate) folded: Option<&'a FoldedRows>,
+}
+
+impl Run {
+    /// The first physical row with a time of at least `time`.
+    pub(crate) fn first_at(&self, time: i64) -> usize {
+        let times = &self.store.words(0)[self.start()..self.end()];
+        self.start() + times.partition_point(|at| (*at as i64) < time)
+    }
+
+    /// The first physical row with a time after `time`.
+    pub(crate) fn first_after(&self, time: i64) -> usize {
+        let times = &self.store.words(0)[self.start()..self.end()];
+        if times.last().is_none_or(|last| *last as i64 <= time) {
+            return self.end();
+        }
+        self.start() + times.partition_point(|at| *at as i64 <= time)
+    }
+
+    /// The end of the events that count at an instant.
+    pub(crate) fn up_to(&self, at: Instant) -> usize {
+        if at.strict && !cfg!(asof_bug = "strict-ignored") { self.first_at(at.at) } else { self.first_after(at.at) }
+    }
+
+    /// Finds a frame's rows. `end` is `up_to(at)`; `index` is the frame's number, `None` for a frame of the caller's own.
+    pub(crate) fn locate<'a>(&'a self, program: &Program, frame: &Frame, index: Option<usize>, at: Instant, end: usize) -> Located<'a> {
+        let start = self.start();
+        let empty = Located { low: start, high: start, folded: None };
+        let all = || self.base().and_then(|base| base.all.as_ref());
+        match *frame {
+            Frame::Range { start: from, end: to } => {
+                let high = if to.is_now() {
+                    end
+                } else {
+                    match to.before(at.at) {
+                        Some(time) if time == at.at => end,
+                        Some(time) => self.first_after(time).min(end),
+                        None => return empty,
+                    }
+                };
+                if from == crate::window::Bound::Unbounded {
+                    return Located { low: start, high, folded: all() };
+                }
+                let low = match from.before(at.at) {
+                    Some(time) if cfg!(asof_bug = "range-start") => self.first_after(time),
+                    Some(time) => self.first_at(time),
+                    None => start,
+                };
+                Located { low: low.min(high), high, folded: None }
+            }
+            Frame::Rows { start: from, end: to } => {
+                let back = |count: u64| usize::try_from(count).map_or(start, |count| end.saturating_sub(count).max(start));
+                let high = back(to);
+                match from {
+                    Some(from) => Located { low: back(from.saturating_add(1)).min(high), high, folded: None },
+                    None => Located { low: start, high, folded: all() },
+                }
+            }
+            Frame::Tumble { size, slide } => {
+                let (from, to) = Frame::tumble_bounds(size, slide, at.at);
+                let high = self.first_at(to);
+                Located { low: self.first_at(from).min(high), high, folded: None }
+            }
+            Frame::Session { gap } => self.locate_session(program, gap, index, at, end),
+        }
+    }
+
+    fn locate_session<'a>(&'a self, program: &Program, gap: i64, index: Option<usize>, at: Instant, end: usize) -> Located<'a> {
+        let (start, times) = (self.start(), self.store.words(0));
+        let last = if end > start { Some(times[end - 1] as i64) } else { self.boundary() };
+        if !last.is_some_and(|last| within(at.at, last, gap)) {
+            return Located { low: start, high: start, folded: None };
+        }
+        let frames = &program.layout.session_frames;
+        let slot = index.and_then(|index| frames.iter().position(|(frame, _)| *frame == index));
+        let slot = slot.or_else(|| frames.iter().position(|(_, other)| *other == gap));
+        let first = match slot {
+            Some(slot) => last_set(self.store.bits(&program.layout, program.layout.session(slot)), start, end),
+            None => (start + 1..end).rev().find(|row| !within(times[*row] as i64, times[*row - 1] as i64, gap)),
+        };
+        match (first, slot) {
+            (Some(low), _) => Located { low, high: end, folded: None },
+            // No row held starts the session: it began with rows that left.
+            (None, Some(slot)) => {
+                let folded = self.base().and_then(|base| base.sessions.get(slot)).and_then(Option::as_ref);
+                Located { low: start, high: end, folded }
+            }
+            (None, None) => Located { low: start, high: end, folded: None },
+        }
+    }
+}
+
+/// The last set bit of `low..high`.
+pub(crate) fn last_set(bits: &[u64], low: usize, high: usize) -> Option<usize> {
+    let mut end = high;
+    while end > low {
+        let group = (end - 1) / 64;
+        let set = bits[group] & low_mask(end - group * 64);
+        if set != 0 {
+            let row = group * 64 + 63 - set.leading_zeros() as usize;
+            return (row >= low).then_some(row);
+        }
+        end = group * 64;
+    }
+    None
+}

@@ -35,6 +35,7 @@ use crate::registry::Registry;
 use crate::serve::scans::{HistoryScans, Pinned};
 use crate::settings::Settings;
 use crate::time::{Clock, SystemClock};
+pub use crate::warehouse::Durability;
 use crate::warehouse::{Lease, Warehouse};
 
 /// What a statement answers.
@@ -64,6 +65,7 @@ pub struct EngineBuilder {
     location: String,
     settings: Settings,
     clock: Arc<dyn Clock>,
+    durability: Durability,
 }
 
 impl EngineBuilder {
@@ -88,9 +90,16 @@ impl EngineBuilder {
         self
     }
 
+    /// When a write counts as done; [`Durability::Disk`] unless it is said.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
     /// Opens the warehouse.
     pub async fn build(self) -> Result<Engine> {
-        let warehouse = Warehouse::open(&self.location).await?;
+        let warehouse = Warehouse::open_with(&self.location, self.durability).await?;
         let registry = Registry::replay(&warehouse.catalog().load().await?)?;
         let mut session = Err(Error::internal("no session"));
         let inner = Arc::new_cyclic(|weak| {
@@ -151,7 +160,7 @@ impl std::fmt::Debug for Inner {
 impl Engine {
     /// Begins building an engine over `./warehouse`.
     pub fn builder() -> EngineBuilder {
-        EngineBuilder { location: "./warehouse".into(), settings: Settings::default(), clock: Arc::new(SystemClock) }
+        EngineBuilder { location: "./warehouse".into(), settings: Settings::default(), clock: Arc::new(SystemClock), durability: Durability::Disk }
     }
 
     /// Runs a script, statement after statement; stops at the first error. `$1` and so on stand for `params`.

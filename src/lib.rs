@@ -23,7 +23,7 @@ pub mod verify;
 pub mod cli;
 
 pub use datafusion::common::ScalarValue;
-pub use engine::{Engine, EngineBuilder, IngestCounts, Output};
+pub use engine::{Durability, Engine, EngineBuilder, IngestCounts, Output};
 pub use error::{Error, Kind, Result};
 pub use settings::{ReadPath, Settings};
 pub use time::{Clock, SystemClock, WallTime};

@@ -4,12 +4,12 @@
 //! after. On an error nothing has happened: what was remembered of the step is taken back. Conservation holds for every step:
 //! read = accepted + duplicate + late + rejected, conflicts among the accepted. Not here: which views apply the changes (`engine`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryViewArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray, UInt32Array,
+    Array, ArrayRef, AsArray, BinaryArray, BinaryViewArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray, UInt32Array,
 };
 use arrow::compute::{filter_record_batch, take_record_batch};
 
@@ -18,7 +18,7 @@ use datafusion::prelude::SessionContext;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::history::{Commit, HistorySchema, Outcome, Part, Progress, StreamHistory, TableOptions, WriteOptions, Writer, rejected_schema};
+use crate::history::{Commit, Existing, HistorySchema, Outcome, Part, Progress, StreamHistory, TableOptions, WriteOptions, Writer, rejected_schema};
 use crate::registry::Stream;
 use crate::stream::decode::{Decoded, Options, Rejected};
 use crate::stream::dedupe::{Dedupe, Judged, Verdict};
@@ -410,6 +410,7 @@ impl Pipeline {
         let ids = converter.convert_columns(&columns)?;
         let order_new = self.order.keys(rows)?;
         let order_old = self.order.keys(&existing.visible)?;
+        let hidden = self.hidden_copies(rows, verdicts, doubtful, &existing, &order_new).await?;
         // Per identity in doubt: the visible row of history, the greatest accepted so far, and the next revision.
         struct Seen {
             old: Option<usize>,
@@ -432,7 +433,8 @@ impl Pipeline {
                 continue;
             };
             // Equal in identity and in all other columns: a copy, of history's visible row or of one accepted a moment ago.
-            if seen.old.is_some_and(|o| order_old.value(o) == order_new.value(row)) && verdicts[row] == Verdict::Unknown {
+            let copy = seen.old.is_some_and(|o| order_old.value(o) == order_new.value(row)) || hidden.contains(&row);
+            if copy && verdicts[row] == Verdict::Unknown {
                 verdicts[row] = Verdict::Duplicate;
                 continue;
             }
@@ -462,6 +464,28 @@ impl Pipeline {
         let gone = take_record_batch(&existing.visible, &picks(&gone_old))?;
         let gone = RecordBatch::try_new(rows.schema(), gone.columns().to_vec())?;
         Ok((gone, come, revisions))
+    }
+
+    /// Of the unknown rows those that equal a row of history which a greater one hides.
+    async fn hidden_copies(&self, rows: &RecordBatch, verdicts: &[Verdict], doubtful: &[usize], existing: &Existing, order: &BinaryArray) -> Result<HashSet<usize>> {
+        let times = self.schema.times(rows)?;
+        let mut copies = HashSet::new();
+        for (row, old) in doubtful.iter().zip(&existing.found) {
+            let contested = old.is_some_and(|o| existing.revision_max.get(o).is_some_and(|r| *r > 0));
+            if verdicts[*row] != Verdict::Unknown || !contested {
+                continue;
+            }
+            // Conflicts are rare, so one small read for each is well spent.
+            let at = times.value(*row);
+            let options = TableOptions { time_range: Some((at, at)), all_rows: true, ..TableOptions::default() };
+            for batch in read_table(&self.context, &self.history, Part::History, options).await? {
+                let keys = self.order.keys(&batch)?;
+                if keys.iter().any(|k| k == Some(order.value(*row))) {
+                    copies.insert(*row);
+                }
+            }
+        }
+        Ok(copies)
     }
 
     fn stored(&self, rows: &RecordBatch, partition: &str, offsets: &Int64Array, arrived: i64, revisions: &[i32]) -> Result<RecordBatch> {

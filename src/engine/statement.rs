@@ -280,6 +280,8 @@ impl Inner {
         let registry = self.registry();
         let mut check = ViewReads { registry: &registry, ctes: vec![], errors: vec![] };
         let _ = ast::Visit::visit(query, &mut check);
+        let state = self.context.state();
+        check.errors.extend(asof_sql::parse::check_scalar_calls(query, |name| state.scalar_functions().contains_key(name)));
         if check.errors.is_empty() { Ok(()) } else { Err(check.errors) }
     }
 

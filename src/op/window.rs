@@ -165,6 +165,10 @@ pub fn entity_columns(plan: &FeaturePlan, given: &[ArrayRef]) -> Result<(Vec<Arr
             continue;
         }
         check_key_types(&entity.name, &entity.data_type, column.data_type())?;
+        if column.data_type() == &DataType::Null {
+            columns.push(arrow::array::new_null_array(&entity.data_type, column.len()));
+            continue;
+        }
         let cast = arrow::compute::cast(column, &entity.data_type)?;
         let back = arrow::compute::cast(&cast, column.data_type())?;
         let text = matches!(column.data_type(), DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);

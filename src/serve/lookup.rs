@@ -203,6 +203,11 @@ fn column(name: &str, data_type: &DataType, values: &[&KeyValue], params: &[Scal
     for value in values {
         let bad = |message: String| Diagnostic::error(codes::E0501, value.span, message);
         let scalar = scalar(&value.literal, params).map_err(&bad)?;
+        if scalar.is_null() {
+            lost.push(false);
+            parts.push(arrow::array::new_null_array(data_type, 1));
+            continue;
+        }
         let array = scalar.to_array_of_size(1).map_err(|e| bad(e.strip_backtrace()))?;
         check_key_types(name, data_type, array.data_type()).map_err(|e| bad(e.to_string()))?;
         let text = matches!(array.data_type(), DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);

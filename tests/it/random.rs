@@ -16,7 +16,7 @@ use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, DurationMicrosecondType, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
     Int64Type, IntervalMonthDayNanoType, IntervalUnit, Schema, TimeUnit, TimestampMicrosecondType,
 };
-use asof::{Engine, IngestCounts, Output, ReadPath, Settings};
+use asof::{Durability, Engine, IngestCounts, Output, ReadPath, Settings};
 use futures::StreamExt;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -209,7 +209,7 @@ fn events(case: &Case, question: &Question) -> String {
 
 async fn open(warehouse: &Path, read_path: ReadPath, plan: &Plan) -> Outcome<Engine> {
     let settings = Settings { read_path, look_back_default_us: plan.look_back_us, ..Settings::default() };
-    let built = Engine::builder().warehouse(warehouse.to_str().expect("a temporary path is UTF-8")).settings(settings).build().await;
+    let built = Engine::builder().durability(Durability::Process).warehouse(warehouse.to_str().expect("a temporary path is UTF-8")).settings(settings).build().await;
     built.map_err(|error| Failure::new(format!("open: {error}")))
 }
 

@@ -12,7 +12,7 @@ use datafusion::physical_expr::utils::collect_columns;
 use datafusion::sql::sqlparser::ast::{self, Spanned, Visit, VisitMut, Visitor, VisitorMut};
 
 use super::Errors;
-use super::expr::{ExprBinder, span_of};
+use super::expr::{ExprBinder, refused, span_of};
 use super::frame::{Implied, NamedWindows};
 use super::scope::Scope;
 use crate::codes;
@@ -76,6 +76,11 @@ const NOT_AGGREGATES: &[(&str, &str)] = &[
     ("cume_dist", "Ranks compare entities; compute them around the training query."),
     ("ntile", "Ranks compare entities; compute them around the training query."),
 ];
+
+/// Whether a folded name is that of an aggregate, or of a window function that has its own refusal.
+pub(crate) fn is_aggregate_name(name: &str) -> bool {
+    AGGREGATES.contains(&name) || NOT_AGGREGATES.iter().any(|(n, _)| *n == name)
+}
 
 fn is_aggregate(f: &ast::Function) -> bool {
     let name = name_of(f);
@@ -173,8 +178,8 @@ impl<'a> Aggregates<'a> {
     }
 
     fn value(&mut self, expr: Compiled) -> usize {
-        let key = expr.logical.to_string();
-        match self.values.iter().position(|v| v.expr.logical.to_string() == key) {
+        let key = expr.text();
+        match self.values.iter().position(|v| v.expr.text() == key) {
             Some(i) => i,
             None => {
                 self.values.push(StoredValue { expr });
@@ -184,8 +189,8 @@ impl<'a> Aggregates<'a> {
     }
 
     fn mask(&mut self, expr: Compiled) -> usize {
-        let key = expr.logical.to_string();
-        match self.masks.iter().position(|m| m.logical.to_string() == key) {
+        let key = expr.text();
+        match self.masks.iter().position(|m| m.text() == key) {
             Some(i) => i,
             None => {
                 self.masks.push(expr);
@@ -210,8 +215,8 @@ impl<'a> Aggregates<'a> {
             CallKind::Deferred(d) => format!(
                 "{:?} {:?} {:?} {:?} {}",
                 d.function,
-                d.argument.as_ref().map(|a| a.logical.to_string()),
-                d.filter.as_ref().map(|f| f.logical.to_string()),
+                d.argument.as_ref().map(|a| a.text()),
+                d.filter.as_ref().map(|f| f.text()),
                 d.inputs,
                 d.frame
             ),
@@ -384,7 +389,7 @@ impl<'a> Aggregates<'a> {
     }
 
     fn compile_logical(&self, expr: Expr, schema: &DFSchema, sql: &ast::Expr) -> Result<Compiled, Diagnostic> {
-        scalar::compile(expr, schema).map_err(|e| Diagnostic::error(codes::E0405, span_of(sql), e.to_string()))
+        scalar::compile(expr, schema).map_err(|e| refused(&e, span_of(sql)))
     }
 }
 

@@ -54,7 +54,12 @@ impl ExprBinder {
     /// A compiled expression over the columns of a schema.
     pub fn compile(&self, sql: &ast::Expr, schema: &DFSchema) -> Result<Compiled, Diagnostic> {
         let expr = self.logical(sql, schema)?;
-        scalar::compile(expr, schema).map_err(|e| refused(&e.to_string(), sql))
+        scalar::compile(expr, schema).map_err(|e| refused(&e, span_of(sql)))
+    }
+
+    /// Whether a folded name is that of a scalar function.
+    pub fn is_scalar(&self, name: &str) -> bool {
+        self.functions.contains_key(name)
     }
 
     /// A compiled predicate: BOOLEAN.
@@ -124,9 +129,14 @@ pub(crate) fn df_schema(schema: &SchemaRef, qualifier: Option<&str>) -> DFSchema
     DFSchema::new_with_metadata(fields, HashMap::new()).unwrap_or_else(|_| DFSchema::empty())
 }
 
-fn refused(message: &str, sql: &ast::Expr) -> Diagnostic {
-    let code = if message.contains("immutable") || message.contains("volatile") { codes::E0404 } else { codes::E0405 };
-    Diagnostic::error(code, span_of(sql), message.to_owned())
+/// Why an expression cannot stand in a feature view, at its place.
+pub(crate) fn refused(error: &scalar::CompileError, span: Span) -> Diagnostic {
+    let code = if error.message.contains("not immutable") { codes::E0404 } else { codes::E0405 };
+    let d = Diagnostic::error(code, span, error.message.clone());
+    match &error.help {
+        Some(help) => d.help(help.clone()),
+        None => d,
+    }
 }
 
 /// A planner's error as a diagnostic at the expression, or at the name inside it that is to blame.

@@ -10,7 +10,7 @@ use datafusion::logical_expr::{Expr, cast, type_coercion::binary::comparison_coe
 use datafusion::sql::sqlparser::ast;
 
 use super::Errors;
-use super::expr::{ExprBinder, fold, span_of};
+use super::expr::{ExprBinder, fold, refused, span_of};
 use super::scope::{Scope, nullable};
 use crate::catalog::{Catalog, StreamInfo};
 use crate::codes;
@@ -155,7 +155,9 @@ impl<'a> RelationBinder<'a> {
             return err(Diagnostic::error(codes::E0507, at, "a subquery of a feature view projects and filters only")
                 .help("Put GROUP BY, windows and aggregates into the view's own SELECT."));
         }
-        let scope = self.filtered(self.from(&select.from, at)?, select.selection.as_ref())?;
+        let scope = self.from(&select.from, at)?;
+        let select = &scope.with_merged(select);
+        let scope = self.filtered(scope, select.selection.as_ref())?;
         let schema = scope.df_schema();
         let (mut exprs, mut fields, mut errors): (Vec<Compiled>, Vec<FieldRef>, Errors) = (vec![], vec![], vec![]);
         let mut time = None;
@@ -192,7 +194,7 @@ impl<'a> RelationBinder<'a> {
         let schema = nullable(fields.iter().cloned());
         let leftmost = fields.len();
         let relation = Relation::Project(Project { input: Box::new(scope.relation), exprs, schema });
-        Ok(Scope { relation, columns: fields.into_iter().map(|f| (None, f)).collect(), time, time_name, leftmost })
+        Ok(Scope { relation, columns: fields.into_iter().map(|f| (None, f)).collect(), time, time_name, leftmost, merged: vec![] })
     }
 
     /// The expressions of one SELECT item: name, expression, and the column where it is just one.
@@ -269,9 +271,13 @@ impl<'a> RelationBinder<'a> {
             ast::JoinConstraint::Using(names) => {
                 for name in names {
                     let Some(column) = name.0.last().and_then(|p| p.as_ident()) else { continue };
-                    let sql = ast::Expr::Identifier(column.clone());
-                    on.push(self.pair(&sql, &sql, &left, &right).map_err(|d| vec![d])?);
-                    using.push(fold(column));
+                    let name = fold(column);
+                    let side = |scope: &Scope, which: &str| match scope.find(None, &name).first() {
+                        Some(i) => Ok(scope.column(*i, column.span)),
+                        None => Err(vec![Diagnostic::error(codes::E0506, column.span, format!("column \"{name}\" of USING is not on the {which} side"))]),
+                    };
+                    on.push(self.pair(&side(&left, "left")?, &side(&right, "right")?, &left, &right).map_err(|d| vec![d])?);
+                    using.push(name);
                 }
             }
             ast::JoinConstraint::Natural => return err(Diagnostic::error(codes::E0506, at, "NATURAL is not supported").help("Write ON or USING.")),
@@ -288,8 +294,9 @@ impl<'a> RelationBinder<'a> {
         }
         let schema = nullable(columns.iter().map(|(_, f)| f.clone()));
         let leftmost = left.leftmost;
+        let merged = left.merged.iter().cloned().chain(using).collect();
         let relation = Relation::AsofJoin(AsofJoin { left: Box::new(left.relation), right: Box::new(right.relation), on, strict, schema });
-        Ok(Scope { relation, columns, time: left.time, time_name: left.time_name, leftmost })
+        Ok(Scope { relation, columns, time: left.time, time_name: left.time_name, leftmost, merged })
     }
 
     fn equalities(&self, condition: &ast::Expr, left: &Scope, right: &Scope, on: &mut Vec<(Compiled, Compiled)>) -> Result<(), Errors> {
@@ -324,7 +331,7 @@ impl<'a> RelationBinder<'a> {
             }
         }
         let compile = |e: Expr, schema, sql: &ast::Expr| {
-            scalar::compile(e, schema).map_err(|e| Diagnostic::error(codes::E0405, span_of(sql), e.to_string()))
+            scalar::compile(e, schema).map_err(|e| refused(&e, span_of(sql)))
         };
         let (lc, rc) = (compile(le.clone(), &ls, a)?, compile(re.clone(), &rs, b)?);
         let common = comparison_coercion(&lc.data_type, &rc.data_type).filter(|t| {
@@ -393,7 +400,7 @@ fn scan(stream: &StreamInfo, alias: &str) -> Scope {
     let time_name = stream.columns[stream.event_time].name.clone();
     let leftmost = fields.len();
     let columns = fields.into_iter().map(|f| (Some(qualifier.clone()), f)).collect();
-    Scope { relation, columns, time: Some(stream.event_time), time_name, leftmost }
+    Scope { relation, columns, time: Some(stream.event_time), time_name, leftmost, merged: vec![] }
 }
 
 fn union(left: Scope, right: Scope, at: Span) -> Result<Scope, Errors> {
@@ -429,5 +436,5 @@ fn union(left: Scope, right: Scope, at: Span) -> Result<Scope, Errors> {
     let columns: Vec<_> = left.columns.into_iter().map(|(_, f)| (None, f)).collect();
     let schema = nullable(columns.iter().map(|(_, f): &(Option<TableReference>, FieldRef)| f.clone()));
     let leftmost = columns.len();
-    Ok(Scope { relation: Relation::Union(Union { inputs, schema }), columns, time: left.time, time_name: left.time_name, leftmost })
+    Ok(Scope { relation: Relation::Union(Union { inputs, schema }), columns, time: left.time, time_name: left.time_name, leftmost, merged: vec![] })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::{DFSchema, TableReference};
+use datafusion::sql::sqlparser::ast;
 
 use crate::plan::{AS_OF, Relation, instant_type};
 
@@ -21,6 +22,8 @@ pub(crate) struct Scope {
     pub time_name: String,
     /// How many of the columns, from the left, come from the leftmost stream.
     pub leftmost: usize,
+    /// Names that USING has made one: unqualified they are the leftmost column of the name.
+    pub merged: Vec<String>,
 }
 
 impl Scope {
@@ -35,11 +38,32 @@ impl Scope {
         named(self.columns.iter().cloned().chain([instant]).collect())
     }
 
+    /// A SELECT in which the merged names are qualified, so that they are not ambiguous.
+    pub(crate) fn with_merged(&self, select: &ast::Select) -> ast::Select {
+        let mut select = select.clone();
+        if !self.merged.is_empty() {
+            let _ = ast::VisitMut::visit(&mut select.projection, &mut Qualify(self));
+            let _ = ast::VisitMut::visit(&mut select.selection, &mut Qualify(self));
+        }
+        select
+    }
+
+    /// A column as an expression that names it and no other.
+    pub(crate) fn column(&self, i: usize, span: datafusion::sql::sqlparser::tokenizer::Span) -> ast::Expr {
+        let (qualifier, field) = &self.columns[i];
+        let ident = |name: &str| ast::Ident { span, ..ast::Ident::with_quote('"', name) };
+        match qualifier {
+            Some(q) => ast::Expr::CompoundIdentifier(vec![ident(q.table()), ident(field.name())]),
+            None => ast::Expr::Identifier(ident(field.name())),
+        }
+    }
+
     /// The same rows under one alias.
     pub(crate) fn aliased(mut self, alias: &str) -> Scope {
         for (qualifier, _) in &mut self.columns {
             *qualifier = Some(TableReference::bare(alias));
         }
+        self.merged.clear();
         self
     }
 
@@ -49,6 +73,21 @@ impl Scope {
             f.name() == name && qualifier.is_none_or(|wanted| q.as_ref().is_some_and(|q| q.table() == wanted))
         };
         self.columns.iter().enumerate().filter(|(_, c)| matches(c)).map(|(i, _)| i).collect()
+    }
+}
+
+struct Qualify<'a>(&'a Scope);
+
+impl ast::VisitorMut for Qualify<'_> {
+    type Break = ();
+    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> std::ops::ControlFlow<()> {
+        if let ast::Expr::Identifier(i) = expr {
+            let name = super::expr::fold(i);
+            if let Some(first) = self.0.find(None, &name).first().filter(|_| self.0.merged.contains(&name)) {
+                *expr = self.0.column(*first, i.span);
+            }
+        }
+        std::ops::ControlFlow::Continue(())
     }
 }
 

@@ -34,6 +34,8 @@ pub fn bind_feature_view(statement: &CreateFeatureView, catalog: &dyn Catalog) -
     let mut errors = Errors::new();
     let (options, ttl) = view_options(&statement.options, &mut errors);
     let query = &statement.query;
+    let aggregates = |name: &str| super::aggregate::is_aggregate_name(name);
+    errors.extend(crate::parse::check_scalar_calls(query, |name| ExprBinder::shared().is_scalar(name) && !aggregates(name)));
     if query.order_by.is_some() || query.limit_clause.is_some() || query.fetch.is_some() {
         errors.push(Diagnostic::error(codes::E0105, statement.query_span, "ORDER BY and LIMIT are not supported in a feature view"));
     }
@@ -60,7 +62,15 @@ pub fn bind_feature_view(statement: &CreateFeatureView, catalog: &dyn Catalog) -
             errors.push(Diagnostic::error(codes::E0105, span_of(select.as_ref()), format!("{clause} is not supported in a feature view")));
         }
     }
-    let scope = match binder.from(&select.from, statement.query_span).and_then(|s| binder.filtered(s, select.selection.as_ref())) {
+    let scope = match binder.from(&select.from, statement.query_span) {
+        Ok(scope) => scope,
+        Err(mut more) => {
+            errors.append(&mut more);
+            return Err(errors);
+        }
+    };
+    let select = &scope.with_merged(select);
+    let scope = match binder.filtered(scope, select.selection.as_ref()) {
         Ok(scope) => scope,
         Err(mut more) => {
             errors.append(&mut more);
@@ -425,14 +435,14 @@ fn needs_order(calls: &[AggregateCall], deferred: &[DeferredAggregate], frames: 
 fn fingerprints(plan: &mut FeaturePlan, relation: &Relation) {
     let entity: Vec<_> = plan.entity.iter().map(|e| format!("{} {}", e.name, e.data_type)).collect();
     let head = format!("entity({}); ttl({:?}); {}", entity.join(", "), plan.ttl, relation_text(relation));
-    let value = |i: Option<usize>| i.map_or(String::new(), |i| plan.values[i].expr.logical.to_string());
+    let value = |i: Option<usize>| i.map_or(String::new(), |i| plan.values[i].expr.text());
     let mut texts: Vec<(String, String)> = Vec::new();
     for c in &plan.aggregates {
-        let mask = c.mask.map_or(String::new(), |m| plan.masks[m].logical.to_string());
+        let mask = c.mask.map_or(String::new(), |m| plan.masks[m].text());
         texts.push((c.name.clone(), format!("{:?}({}) FILTER({mask}) OVER({:?})", c.function, value(c.value), plan.frames[c.frame])));
     }
     for d in &plan.deferred {
-        let part = |c: &Option<asof_udfs::scalar::Compiled>| c.as_ref().map_or(String::new(), |c| c.logical.to_string());
+        let part = |c: &Option<asof_udfs::scalar::Compiled>| c.as_ref().map_or(String::new(), |c| c.text());
         texts.push((d.name.clone(), format!("{:?}({}) FILTER({}) OVER({:?}) AT", d.function, part(&d.argument), part(&d.filter), plan.frames[d.frame])));
     }
     let mut all = head.clone();

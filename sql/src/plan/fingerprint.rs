@@ -35,13 +35,13 @@ impl fmt::Debug for Fingerprint {
 pub(crate) fn relation_text(relation: &Relation) -> String {
     match relation {
         Relation::Scan(s) => format!("scan({})", s.stream),
-        Relation::Filter(x) => format!("filter({}; {})", x.predicate.logical, relation_text(&x.input)),
+        Relation::Filter(x) => format!("filter({}; {})", x.predicate.text(), relation_text(&x.input)),
         Relation::Project(p) => {
-            let columns = p.exprs.iter().zip(p.schema.fields()).map(|(e, f)| format!("{} AS {}", e.logical, f.name()));
+            let columns = p.exprs.iter().zip(p.schema.fields()).map(|(e, f)| format!("{} AS {}", e.text(), f.name()));
             format!("project({}; {})", columns.collect::<Vec<_>>().join(", "), relation_text(&p.input))
         }
         Relation::AsofJoin(j) => {
-            let on = j.on.iter().map(|(l, r)| format!("{} = {}", l.logical, r.logical)).collect::<Vec<_>>().join(" AND ");
+            let on = j.on.iter().map(|(l, r)| format!("{} = {}", l.text(), r.text())).collect::<Vec<_>>().join(" AND ");
             let match_ = if j.strict { ">" } else { ">=" };
             format!("asof({match_}; {on}; {}; {})", relation_text(&j.left), relation_text(&j.right))
         }
@@ -57,7 +57,7 @@ pub(crate) fn feature_text(value: &FeatureValue, aggregates: &[(String, String)]
             // The longest names first, so that `__aggregate_1` does not eat the head of `__aggregate_12`.
             let mut named: Vec<_> = aggregates.iter().collect();
             named.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
-            let mut text = c.logical.to_string();
+            let mut text = c.text();
             for (name, meaning) in named {
                 text = text.replace(name, meaning);
             }

@@ -21,7 +21,7 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr as SqlExpr, Join, JoinConstraint, JoinOperator, TableFactor, TableWithJoins};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr as SqlExpr, Join, JoinConstraint, JoinOperator, TableFactor};
 
 use super::batch::AsofJoinExec;
 use super::logical::{AsofJoin, AsofJoinNode, MatchOp, TieOrder};
@@ -95,9 +95,7 @@ impl RelationPlanner for AsofRelationPlanner {
             }
             other => return Ok(RelationPlanning::Original(Box::new(other))),
         };
-        if tables.joins.iter().filter(|j| is_asof(j)).count() > CHAIN_MAX {
-            return plan_err!("FROM chains more than {CHAIN_MAX} ASOF JOINs; join some of them in a subquery or a CTE");
-        }
+        check_length(&tables.joins)?;
         let first = tables.joins.iter().rposition(|j| !is_asof(j)).map_or(0, |i| i + 1);
         let chain = tables.joins.split_off(first);
         // What comes before is a nested join too, so that a lateral first relation is planned as one.
@@ -135,8 +133,23 @@ impl AsofRelationPlanner {
     }
 }
 
-/// AS OF joins in one FROM. Plans are as deep as a chain is long, and between ordinary joins planning recurses once for each.
-const CHAIN_MAX: usize = 48;
+/// AS OF joins in one FROM: the plan is as deep as the chain is long.
+const CHAIN_MAX: usize = 64;
+/// Runs of AS OF joins with other joins between them: planning recurses once for each.
+const RUNS_MAX: usize = 12;
+
+/// Refuses what would overflow the stack of a thread of 2 MiB, with room to spare.
+fn check_length(joins: &[Join]) -> Result<()> {
+    if joins.iter().filter(|j| is_asof(j)).count() > CHAIN_MAX {
+        return plan_err!("FROM chains more than {CHAIN_MAX} ASOF JOINs; join some of them in a subquery or a CTE");
+    }
+    if joins.chunk_by(|a, b| is_asof(a) == is_asof(b)).count() > 2 * RUNS_MAX {
+        return plan_err!(
+            "FROM chains ASOF JOINs and other joins by turns, more than {RUNS_MAX} times; join some of them in a subquery or a CTE"
+        );
+    }
+    Ok(())
+}
 
 fn is_lateral(factor: &TableFactor) -> bool {
     match factor {

@@ -145,4 +145,3 @@ pub(super) fn output_schema(left: &Schema, right: &Schema, output: &[Source]) ->
     metadata.extend(left.metadata().clone());
     Ok(Arc::new(Schema::new_with_metadata(output.iter().map(field).collect::<Vec<_>>(), metadata)))
 }
-

@@ -34,15 +34,7 @@ pub(super) struct Index<V> {
 impl<V: Value> SideRows<V> {
     pub(super) fn try_new(shape: &Shape, side: Build) -> Result<Self> {
         let keys = Keys::try_new(&shape.key_types()?)?;
-        Ok(Self {
-            side,
-            keys,
-            batches: Vec::new(),
-            groups: Vec::new(),
-            values: Vec::new(),
-            bytes: 0,
-            buffers: HashSet::new(),
-        })
+        Ok(Self { side, keys, batches: Vec::new(), groups: Vec::new(), values: Vec::new(), bytes: 0, buffers: HashSet::new() })
     }
 
     pub(super) fn push(&mut self, shape: &Shape, batch: RecordBatch) -> Result<()> {
@@ -114,7 +106,6 @@ impl<V: Value> SideRows<V> {
 }
 
 impl<V: Value> Index<V> {
-
     pub(super) fn cursors(&self) -> Vec<u32> {
         self.slots.cursors()
     }
@@ -230,4 +221,3 @@ impl Joined {
         shape.assemble(batch, self.payload.gather(&self.slots[*start..start + batch.num_rows()])?)
     }
 }
-

@@ -318,7 +318,7 @@ async fn spills_when_the_pool_refuses_and_only_then() {
     let right = table(&mut rng, &[("k", DataType::Int64, 500), ("t", micros(), 1000), ("x", DataType::Utf8View, 1000)], 4000, 0.01);
     let expected = shown(naive(&left, &right, &[(1, 0)], (2, 1), MatchOp::AtOrBefore));
     for build in [Build::Left, Build::Right] {
-        for (memory, spills) in [(None, false), (Some(50_000_000), false), (Some(600_000), true), (Some(30_000), true)] {
+        for (memory, spills) in [(None, false), (Some(50_000_000), false), (Some(200_000), true), (Some(30_000), true)] {
             let ctx = context(Way { partitions: 2, batch_rows: 256, memory, build: Some(build) }, Arc::new(OrdinaryTables));
             left.register(&ctx, "l", 2, 256);
             right.register(&ctx, "r", 2, 256);
@@ -330,6 +330,31 @@ async fn spills_when_the_pool_refuses_and_only_then() {
             drop(physical);
             assert_eq!(ctx.runtime_env().memory_pool.reserved(), 0, "{build:?} with {memory:?}");
         }
+    }
+}
+
+/// The left side fits and the rows that lead do not: what was streamed so far goes to disk as rows of the right side.
+#[tokio::test]
+async fn spills_leading_rows() {
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    let left = table(&mut rng, &[("k", DataType::Utf8View, 300), ("t", DataType::Int64, 1000)], 1500, 0.01);
+    let names: Vec<String> = (0..10).map(|i| format!("x{i}")).collect();
+    let mut columns = vec![("k", DataType::Utf8View, 300), ("t", DataType::Int64, 1000)];
+    columns.extend(names.iter().map(|n| (n.as_str(), DataType::Utf8View, 1000)));
+    let right = table(&mut rng, &columns, 6000, 0.01);
+    let way = Way { partitions: 2, batch_rows: 256, memory: Some(700_000), build: Some(Build::Left) };
+    let ctx = context(way, Arc::new(OrdinaryTables));
+    left.register(&ctx, "l", 1, 256);
+    right.register(&ctx, "r", 3, 256);
+    for (op, sign) in OPS {
+        let expected = shown(naive(&left, &right, &[(0, 0)], (1, 1), op));
+        let shown_columns = names.iter().map(|n| format!("r.{n}")).collect::<Vec<_>>().join(", ");
+        let sql = format!("SELECT l.k, l.t, r.k, r.t, {shown_columns} FROM l ASOF JOIN r MATCH_CONDITION (l.t {sign} r.t) ON l.k = r.k");
+        let physical = physical(&ctx, &sql, way.build).await.unwrap();
+        let actual = collect(Arc::clone(&physical), ctx.task_ctx()).await.unwrap();
+        assert!(shown(rows_of(&actual)) == expected, "{sign}");
+        // More than 16 pieces of each side: several tasks of the right side had begun.
+        assert!(spilled_files(&physical) > 32, "{sign}: {}", spilled_files(&physical));
     }
 }
 
@@ -385,7 +410,9 @@ async fn a_catalog_takes_over_its_own_right_sides() {
 async fn a_long_chain_is_planned_or_refused() {
     let asof = |i: usize| format!(" ASOF JOIN rates r{i} MATCH_CONDITION (t.ts >= r{i}.ts) ON t.cur = r{i}.cur");
     let ordinary = |i: usize| format!(" JOIN trades u{i} ON t.id = u{i}.id");
-    for (joins, mixed, planned) in [(40, false, true), (40, true, true), (3000, false, false), (3000, true, false)] {
+    for (joins, mixed, planned) in
+        [(64, false, true), (12, true, true), (65, false, false), (13, true, false), (3000, false, false), (3000, true, false)]
+    {
         let mut sql = "SELECT t.id FROM trades t".to_string();
         for i in 0..joins {
             sql += &asof(i);

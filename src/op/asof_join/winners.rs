@@ -1,23 +1,26 @@
 //! The best right row of each slot so far, and only those rows' columns.
 //!
-//! Batches are kept whole while one of their rows leads; when what is kept outgrows what leads, the leading rows are gathered into new
-//! batches and the rest is let go. So memory is that of the slots, not of the right side.
+//! Batches are kept whole while one of their rows leads. When what is kept outgrows what leads, the leading rows of the batches since the
+//! last time are gathered into new ones and the rest is let go; where that is not enough, those of all batches are. History comes nearly in
+//! order, so a row that still leads by then mostly leads for good and is copied once. Memory is that of the slots, not of the right side.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayData, ArrayRef, AsArray, DynComparator, make_comparator, new_null_array};
 use datafusion::arrow::compute::{SortOptions, interleave};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::Result;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use super::keys::{NONE, Value, canonical};
 
-/// Rows of one gathered batch: offsets of 32 bits hold strings of 32 KiB each.
-const GATHER_ROWS: usize = 1 << 16;
+/// Rows of one gathered batch: offsets of 32 bits hold strings of 32 KiB each. Tests are small and gather all the same.
+const GATHER_ROWS: usize = if cfg!(test) { 1 << 5 } else { 1 << 16 };
 /// Rows kept beyond three per leading row before the kept batches are gathered anew.
-const SLACK_ROWS: usize = 1 << 16;
+const SLACK_ROWS: usize = if cfg!(test) { 1 << 4 } else { 1 << 16 };
 
 #[derive(Debug, Clone, Default)]
 struct Best<V> {
@@ -31,6 +34,9 @@ struct Best<V> {
 pub(super) struct Winners<V> {
     best: Vec<Best<V>>,
     kept: Vec<Vec<ArrayRef>>,
+    /// How many of the kept batches, from the first, were gathered; and their rows.
+    gathered: usize,
+    gathered_rows: usize,
     /// Positions in a kept batch of the columns that decide ties.
     ties: Vec<usize>,
     forward: bool,
@@ -43,7 +49,18 @@ pub(super) struct Winners<V> {
 impl<V: Value> Winners<V> {
     pub(super) fn new(slots: usize, ties: Vec<usize>, forward: bool) -> Self {
         let none = Best { value: V::default(), batch: NONE, row: 0 };
-        Self { best: vec![none; slots], kept: Vec::new(), ties, forward, filled: 0, kept_rows: 0, kept_bytes: 0, buffers: HashSet::new() }
+        Self {
+            best: vec![none; slots],
+            kept: Vec::new(),
+            gathered: 0,
+            gathered_rows: 0,
+            ties,
+            forward,
+            filled: 0,
+            kept_rows: 0,
+            kept_bytes: 0,
+            buffers: HashSet::new(),
+        }
     }
 
     /// Bytes of the entries for `slots` slots.
@@ -88,7 +105,10 @@ impl<V: Value> Winners<V> {
             self.kept_rows += slots.len();
             self.keep(columns);
             if self.kept_rows > 3 * self.filled + SLACK_ROWS {
-                self.compact()?;
+                self.gather(self.gathered)?;
+                if self.kept_rows > 2 * self.filled + SLACK_ROWS {
+                    self.gather(0)?;
+                }
             }
         }
         Ok(())
@@ -101,10 +121,13 @@ impl<V: Value> Winners<V> {
 
     /// Lets go of all rows that lead nowhere.
     pub(super) fn compact(&mut self) -> Result<()> {
-        let kept = std::mem::take(&mut self.kept);
-        self.buffers.clear();
-        self.kept_bytes = 0;
-        self.kept_rows = self.filled;
+        self.gather(0)
+    }
+
+    /// Lets go of the rows that lead nowhere in the batches behind the first `from`.
+    fn gather(&mut self, from: usize) -> Result<()> {
+        let kept = self.kept.split_off(from);
+        let mut kept_rows = if from == 0 { 0 } else { self.gathered_rows };
         let width = kept.first().map_or(0, Vec::len);
         let sources: Vec<Vec<&dyn Array>> = (0..width).map(|c| kept.iter().map(|k| k[c].as_ref()).collect()).collect();
         let mut rows = Vec::with_capacity(GATHER_ROWS.min(self.filled));
@@ -114,8 +137,8 @@ impl<V: Value> Winners<V> {
             let mut end = start;
             while end < self.best.len() && rows.len() < GATHER_ROWS {
                 let best = &mut self.best[end];
-                if best.batch != NONE {
-                    rows.push((best.batch as usize, best.row as usize));
+                if best.batch != NONE && best.batch as usize >= from {
+                    rows.push((best.batch as usize - from, best.row as usize));
                     (best.batch, best.row) = (self.kept.len() as u32, rows.len() as u32 - 1);
                 }
                 end += 1;
@@ -123,9 +146,16 @@ impl<V: Value> Winners<V> {
             start = end;
             if !rows.is_empty() {
                 let gathered = sources.iter().map(|arrays| Ok(tight(interleave(arrays, &rows)?))).collect::<Result<Vec<_>>>()?;
-                self.keep(gathered);
+                self.kept.push(gathered);
             }
+            kept_rows += rows.len();
         }
+        self.gathered = self.kept.len();
+        self.gathered_rows = kept_rows;
+        self.kept_rows = kept_rows;
+        self.buffers.clear();
+        let arrays = self.kept.iter().flatten();
+        self.kept_bytes = arrays.map(|c| new_bytes(&c.to_data(), &mut self.buffers)).sum();
         Ok(())
     }
 
@@ -226,8 +256,8 @@ impl<'a> Ties<'a> {
 
     fn compare(&mut self, a: (u32, &Vec<ArrayRef>, u32), b: (u32, &Vec<ArrayRef>, u32)) -> Result<Ordering> {
         let comparators = match self.made.entry((a.0, b.0)) {
-            std::collections::hash_map::Entry::Occupied(e) => e.into_mut(),
-            std::collections::hash_map::Entry::Vacant(e) => {
+            Entry::Occupied(e) => e.into_mut(),
+            Entry::Vacant(e) => {
                 let order = SortOptions { descending: false, nulls_first: true };
                 let make = |c: &usize| Ok(make_comparator(&canonical(&a.1[*c]), &canonical(&b.1[*c]), order)?);
                 e.insert(self.columns.iter().map(make).collect::<Result<_>>()?)

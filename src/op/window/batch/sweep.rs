@@ -157,7 +157,7 @@ fn sweep_piece(pieces: &Pieces, piece: usize, view: &View, spine: &SpineView, sp
     let mut collector = view.collector(spine_rows.len());
     let mut order = Vec::with_capacity(spine_rows.len());
     let mut spine_groups = group(&spine_codes, entities.max(1) as usize);
-    let mut run = Run::new();
+    let mut run = Run::scratch();
     match events {
         None => {
             for entity in 0..entities.max(1) as usize {

@@ -170,6 +170,7 @@ impl Pipeline {
             info = self.history.commit_info(version).await?.and_then(|i| i.get("partition_times").cloned());
             version -= 1;
         }
+        let info = info.filter(|_| !asof_udfs::seeded_bug("restart-forgets-lateness"));
         for (partition, time) in info.as_ref().and_then(Value::as_object).into_iter().flatten() {
             self.times.restore(partition, time.as_i64());
         }
@@ -239,7 +240,7 @@ impl Pipeline {
 
     /// Whether a token was applied.
     pub async fn applied(&self, token: &str) -> Result<bool> {
-        Ok(self.history.transaction_version(&token_app(token)).await?.is_some())
+        Ok(self.history.transaction_version(&token_app(token)).await?.is_some() && !asof_udfs::seeded_bug("token-forgotten"))
     }
 
     /// Takes a new column in; older events have NULL.
@@ -308,7 +309,7 @@ impl Pipeline {
             let commit = Commit {
                 accepted: non_empty(stored),
                 late: non_empty(late),
-                rejected: non_empty(rejected),
+                rejected: if asof_udfs::seeded_bug("rejected-unsaid") { vec![] } else { non_empty(rejected) },
                 progress,
                 info: self.info(&counts),
                 ..Commit::default()
@@ -452,7 +453,9 @@ impl Pipeline {
                 (_, None) => {}
                 (None, Some(best)) => plain.push(best),
                 (Some(old), Some(best)) if order_new.value(best) > order_old.value(old) => {
-                    gone_old.push(old);
+                    if !asof_udfs::seeded_bug("conflict-keeps-both") {
+                        gone_old.push(old);
+                    }
                     plain.push(best);
                 }
                 (Some(_), Some(_)) => {}

@@ -216,6 +216,7 @@ impl Inner {
         let mut query = query.clone();
         self.expand_views(&mut query);
         rewrite_asof(&mut query);
+        let _ = query.visit(&mut Microseconds);
         let statement = DfStatement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
         let plan = self.context.state().statement_to_plan(statement).await?;
         if params.is_empty() { Ok(plan) } else { Ok(plan.with_param_values(ParamValues::from(params.to_vec()))?) }
@@ -403,6 +404,25 @@ impl ast::Visitor for ViewReads<'_> {
                     self.check(&join.relation);
                 }
             }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Makes TIMESTAMP mean microseconds in literals and casts, as it does everywhere else; DataFusion's nanoseconds end in 2262.
+struct Microseconds;
+
+impl ast::VisitorMut for Microseconds {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<()> {
+        let data_type = match expr {
+            ast::Expr::TypedString(t) => &mut t.data_type,
+            ast::Expr::Cast { data_type, .. } => data_type,
+            _ => return ControlFlow::Continue(()),
+        };
+        if let ast::DataType::Timestamp(precision @ None, _) = data_type {
+            *precision = Some(6);
         }
         ControlFlow::Continue(())
     }

@@ -144,7 +144,7 @@ impl Dedupe {
                 let known = times[row] >= self.known_from;
                 let table = if known { &mut *table } else { &mut unknown };
                 let verdict = match (look_up(table, entry), known) {
-                    (Verdict::Duplicate, _) if cfg!(asof_bug = "duplicate-applied") => Verdict::New,
+                    (Verdict::Duplicate, _) if asof_udfs::seeded_bug("duplicate-applied") => Verdict::New,
                     (Verdict::Duplicate, _) => Verdict::Duplicate,
                     (verdict, known) => {
                         table.insert_unique(entry.identity, entry, |e| e.identity);

@@ -79,7 +79,7 @@ impl PartitionTimes {
 
 fn is_late(time: i64, greatest: i64, disorder_us: i64) -> bool {
     let bound = greatest.saturating_sub(disorder_us);
-    if cfg!(asof_bug = "late-boundary") { time <= bound } else { time < bound }
+    if asof_udfs::seeded_bug("late-boundary") { time <= bound } else { time < bound }
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! The integration tests, one binary: SQL scripts in every mode, random worlds against the oracle, diagnostics.
 
+mod diagnostics;
+mod layers;
 mod oracle;
 mod random;
+mod robust;
 mod slt;

@@ -50,7 +50,7 @@ impl Program {
         let held = if end > run.start() { Some(run.store().word(0, end - 1) as i64) } else { None };
         let last = held.max(run.boundary())?;
         let dies = last.saturating_add(ttl);
-        let dead = if cfg!(asof_bug = "ttl-edge") { dies <= at.at } else { dies < at.at };
+        let dead = if crate::seeded::seeded_bug("ttl-edge") { dies <= at.at } else { dies < at.at };
         (!dead).then_some(end)
     }
 

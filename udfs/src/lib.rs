@@ -19,6 +19,7 @@ pub mod rows;
 pub mod run;
 #[cfg(feature = "datafusion")]
 pub mod scalar;
+pub mod seeded;
 pub mod sketch;
 pub mod time;
 pub mod window;
@@ -28,4 +29,6 @@ pub use output::{Cell, ColumnsOut, Output, Value};
 pub use program::{Aggregate, Function, Program, ProgramError, Retention};
 pub use rows::{Rows, RowsError};
 pub use run::{Applied, Run};
+#[doc(hidden)]
+pub use seeded::seeded_bug;
 pub use window::{Bound, Frame, Instant};

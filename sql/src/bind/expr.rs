@@ -139,9 +139,17 @@ pub(crate) fn refused(error: &scalar::CompileError, span: Span) -> Diagnostic {
     }
 }
 
+/// The error below what only adds words to it.
+fn root(error: &DataFusionError) -> &DataFusionError {
+    match error {
+        DataFusionError::Diagnostic(_, inner) | DataFusionError::Context(_, inner) => root(inner),
+        other => other.find_root(),
+    }
+}
+
 /// A planner's error as a diagnostic at the expression, or at the name inside it that is to blame.
 pub fn diagnostic_of(error: &DataFusionError, sql: &ast::Expr, schema: &DFSchema) -> Diagnostic {
-    match error.find_root() {
+    match root(error) {
         DataFusionError::SchemaError(schema_error, _) => match schema_error.as_ref() {
             SchemaError::FieldNotFound { field, .. } => unknown_column(&field.name, sql, schema),
             SchemaError::AmbiguousReference { field } => {

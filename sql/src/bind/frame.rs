@@ -23,7 +23,7 @@ pub(crate) struct Implied<'a> {
 /// The named windows of a SELECT.
 #[derive(Default)]
 pub(crate) struct NamedWindows<'a> {
-    windows: HashMap<String, &'a ast::WindowSpec>,
+    windows: HashMap<String, (&'a ast::WindowSpec, Span)>,
 }
 
 impl<'a> NamedWindows<'a> {
@@ -33,7 +33,7 @@ impl<'a> NamedWindows<'a> {
         for ast::NamedWindowDefinition(name, definition) in definitions {
             match definition {
                 ast::NamedWindowExpr::WindowSpec(spec) => {
-                    if named.windows.insert(fold(name), spec).is_some() {
+                    if named.windows.insert(fold(name), (spec, name.span.into())).is_some() {
                         errors.push(Diagnostic::error(codes::E0202, name.span, format!("window \"{}\" is defined twice", fold(name))));
                     }
                 }
@@ -46,9 +46,16 @@ impl<'a> NamedWindows<'a> {
         named
     }
 
+    /// Checks every window, those too that no aggregate names.
+    pub(crate) fn check(&self, implied: &Implied<'_>, errors: &mut super::Errors) {
+        for (spec, name) in self.windows.values() {
+            errors.extend(self.spec(spec, implied, *name).err());
+        }
+    }
+
     fn get(&self, name: &ast::Ident) -> Result<&'a ast::WindowSpec, Diagnostic> {
         let folded = fold(name);
-        self.windows.get(&folded).copied().ok_or_else(|| {
+        self.windows.get(&folded).map(|(spec, _)| *spec).ok_or_else(|| {
             let d = Diagnostic::error(codes::E0201, name.span, format!("unknown window \"{folded}\""));
             match nearest(&folded, self.windows.keys().map(String::as_str)) {
                 Some(near) => d.help(format!("The nearest known window is \"{near}\".")),

@@ -48,10 +48,22 @@ impl<'a> RelationBinder<'a> {
                 return err(Diagnostic::error(codes::E0507, span_of(&join.relation), "a feature view joins streams by ASOF JOIN only")
                     .help("Write ASOF JOIN stream MATCH_CONDITION (left.ts >= right.ts) ON left.key = right.key."));
             };
-            let right = self.factor(&join.relation)?;
+            let mut right = self.factor(&join.relation)?;
+            if self.is_subquery(&join.relation) {
+                // Ties of a subquery or CTE are decided by its own columns, as a union's are.
+                let schema = right.relation.schema();
+                right.relation = Relation::Union(Union { inputs: vec![right.relation], schema });
+            }
             scope = self.asof(scope, right, match_condition, constraint, span_of(&join.relation))?;
         }
         Ok(scope)
+    }
+
+    fn is_subquery(&self, factor: &ast::TableFactor) -> bool {
+        match factor {
+            ast::TableFactor::Table { name, .. } => name.0.last().and_then(|p| p.as_ident()).is_some_and(|i| self.ctes.contains_key(&fold(i))),
+            _ => true,
+        }
     }
 
     fn factor(&self, factor: &'a ast::TableFactor) -> Result<Scope, Errors> {
@@ -258,7 +270,7 @@ impl<'a> RelationBinder<'a> {
         constraint: &ast::JoinConstraint,
         at: Span,
     ) -> Result<Scope, Errors> {
-        if matches!(right.relation, Relation::Union(_)) || right.relation.has_join() {
+        if matches!(&right.relation, Relation::Union(u) if u.inputs.len() > 1 || matches!(u.inputs[0], Relation::Union(_))) || right.relation.has_join() {
             return err(Diagnostic::error(codes::E0507, at, "the right side of an AS OF join in a feature view is one stream")
                 .help("Project and filter one stream; join further streams by further ASOF JOINs."));
         }

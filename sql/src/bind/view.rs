@@ -109,12 +109,13 @@ impl ViewBinder<'_> {
         };
         let named = NamedWindows::collect(&self.select.named_window, &mut self.errors);
         let implied = Implied { entity: &entity_names, time: &time };
+        named.check(&implied, &mut self.errors);
         let mut aggregates = Aggregates::new(self.scope, named, implied, grouped);
         let mut extracted = Vec::new();
         for item in items {
             let mut sql = item.sql.clone();
             if shape == Shape::LatestRow {
-                self.latest_columns(&mut sql, &entity_names, &item, &mut aggregates);
+                Self::latest_columns(&mut sql, &mut aggregates);
             } else {
                 aggregates.extract(&mut sql);
             }
@@ -341,15 +342,15 @@ impl ViewBinder<'_> {
         }
     }
 
-    /// Replaces every column of a latest-row feature by the newest row's value of it, the entity's own columns excepted.
-    fn latest_columns(&mut self, sql: &mut ast::Expr, entity: &[String], item: &Item, aggregates: &mut Aggregates<'_>) {
+    /// Replaces every column of a latest-row feature by the newest row's value of it; the entity's own columns are that row's too.
+    fn latest_columns(sql: &mut ast::Expr, aggregates: &mut Aggregates<'_>) {
         use std::ops::ControlFlow;
-        struct Columns<'x, 'y, 'z>(&'x mut Aggregates<'y>, &'z [String]);
-        impl ast::VisitorMut for Columns<'_, '_, '_> {
+        struct Columns<'x, 'y>(&'x mut Aggregates<'y>);
+        impl ast::VisitorMut for Columns<'_, '_> {
             type Break = ();
             fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<()> {
                 let Some(name) = column_name(expr) else { return ControlFlow::Continue(()) };
-                if self.1.contains(&name) && matches!(expr, ast::Expr::Identifier(_)) || name == AS_OF || name.starts_with("__aggregate_") {
+                if name == AS_OF || name.starts_with("__aggregate_") {
                     return ControlFlow::Continue(());
                 }
                 match self.0.latest(expr) {
@@ -363,8 +364,7 @@ impl ViewBinder<'_> {
                 }
             }
         }
-        let _ = item;
-        let _ = ast::VisitMut::visit(sql, &mut Columns(aggregates, entity));
+        let _ = ast::VisitMut::visit(sql, &mut Columns(aggregates));
     }
 
     fn features(&mut self, items: Vec<(Item, ast::Expr)>, entity: &[EntityColumn], results: &[(String, DataType)], shape: Shape) -> Vec<Feature> {

@@ -348,7 +348,7 @@ pub(super) struct Work {
 
 /// What one task made of one partition of the right side.
 enum Half<V> {
-    Leading(Leading<V>, MemoryReservation),
+    Leading(Box<Leading<V>>, MemoryReservation),
     Spilled(Spilled),
 }
 
@@ -403,7 +403,7 @@ impl Work {
         while let Some(done) = tasks.join_next().await {
             match done.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?? {
                 Half::Leading(part, reservation) => {
-                    leading.push(part);
+                    leading.push(*part);
                     reservations.push(reservation);
                 }
                 Half::Spilled(files) => spilled.push(files),
@@ -454,7 +454,7 @@ impl Work {
                 return Ok(Half::Spilled(files));
             }
         }
-        Ok(Half::Leading(leading, held))
+        Ok(Half::Leading(Box::new(leading), held))
     }
 
     async fn spill_rest(

@@ -84,7 +84,7 @@ pub(crate) fn variance_of(moments: &Moments, count: u64, less: u64, unit: Unit, 
     let exponent = 2 * unit.exponents().0;
     let divisor = count.checked_mul(count - less);
     if let (0, Some(divisor)) = (scale, divisor) {
-        return if cfg!(asof_bug = "variance-rounded-twice") {
+        return if crate::seeded::seeded_bug("variance-rounded-twice") {
             round(false, &spread, exponent, false) / divisor as f64
         } else {
             divide_and_round(false, &spread, exponent, &[divisor])

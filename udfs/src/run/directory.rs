@@ -221,7 +221,7 @@ impl Directory {
         let (first, last) = (low.div_ceil(1 << self.shift), (high >> self.shift).min(self.blocks));
         let (Some(column), true) = (view.column, first < last) else { return view.extremes(low, high, found) };
         let of = &self.lanes[index];
-        let found = if cfg!(asof_bug = "min-edge-dropped") { found } else { view.extremes(low, first << self.shift, found) };
+        let found = if crate::seeded::seeded_bug("min-edge-dropped") { found } else { view.extremes(low, first << self.shift, found) };
         let (mut least, mut greatest) = view.extremes(last << self.shift, high, found);
         if lane.needs.min {
             least = match column.kind {
@@ -257,7 +257,7 @@ impl LaneDirectory {
         self.counts.push(count);
         if lane.needs.moments() {
             let mut prefix = if complete { self.total.clone() } else { self.prefix(last) };
-            if !complete || cfg!(asof_bug = "block-merged-twice") {
+            if !complete || crate::seeded::seeded_bug("block-merged-twice") {
                 view.sum(low, high, false, lane.needs.squares, &mut prefix);
             }
             self.parts.push(prefix.part);

@@ -49,7 +49,10 @@ impl Run {
             Frame::Range { start: Bound::Unbounded, .. } | Frame::Rows { start: None, .. } if !folded => start,
             // Folded rows must lie inside the frame at every later instant, so only its newer end matters.
             Frame::Range { start: Bound::Unbounded, end } => end.before_all(horizon).map_or(start, |time| self.first_at(time)),
-            Frame::Range { start: from, .. } => from.before_all(horizon).map_or(start, |time| self.first_at(time)),
+            Frame::Range { start: from, .. } => {
+                let exact = !crate::seeded::seeded_bug("evict-edge");
+                from.before_all(horizon).map_or(start, |time| if exact { self.first_at(time) } else { self.first_after(time) })
+            }
             Frame::Rows { start: Some(from), .. } => back(from.saturating_add(1)),
             Frame::Rows { start: None, end } => back(end),
             Frame::Tumble { size, slide } => self.first_at(Frame::tumble_bounds(size, slide, horizon).0),

@@ -32,7 +32,7 @@ impl Run {
 
     /// The end of the events that count at an instant.
     pub(crate) fn up_to(&self, at: Instant) -> usize {
-        if at.strict && !cfg!(asof_bug = "strict-ignored") { self.first_at(at.at) } else { self.first_after(at.at) }
+        if at.strict && !crate::seeded::seeded_bug("strict-ignored") { self.first_at(at.at) } else { self.first_after(at.at) }
     }
 
     /// Finds a frame's rows. `end` is `up_to(at)`; `index` is the frame's number, `None` for a frame of the caller's own.
@@ -55,7 +55,7 @@ impl Run {
                     return Located { low: start, high, folded: all() };
                 }
                 let low = match from.before(at.at) {
-                    Some(time) if cfg!(asof_bug = "range-start") => self.first_after(time),
+                    Some(time) if crate::seeded::seeded_bug("range-start") => self.first_after(time),
                     Some(time) => self.first_at(time),
                     None => start,
                 };

@@ -22,7 +22,7 @@ impl Run {
                 continue;
             }
             if let Some(last) = last
-                && !cfg!(asof_bug = "distinct-bit-kept")
+                && !crate::seeded::seeded_bug("distinct-bit-kept")
             {
                 self.set_distinct(program, index, lane, last, false);
             }

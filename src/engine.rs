@@ -11,7 +11,7 @@ mod statement;
 pub(crate) mod views;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
@@ -117,6 +117,7 @@ impl EngineBuilder {
                 catalog: Mutex::new(()),
                 streams: Mutex::new(BTreeMap::new()),
                 views: Views::default(),
+                written: RwLock::new(BTreeSet::new()),
             }
         });
         session?;
@@ -128,7 +129,7 @@ impl EngineBuilder {
 /// An open warehouse; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 /// A stream that this process has opened.
@@ -137,6 +138,8 @@ struct OpenStream {
     pipeline: Pipeline,
     /// Held from the first write on.
     lease: Option<Lease>,
+    /// When the lease was acquired or renewed, microseconds.
+    renewed: i64,
 }
 
 pub(crate) struct Inner {
@@ -149,6 +152,8 @@ pub(crate) struct Inner {
     catalog: Mutex<()>,
     streams: Mutex<BTreeMap<String, Arc<Mutex<OpenStream>>>>,
     views: Views,
+    /// The streams whose lease this process holds.
+    written: RwLock<BTreeSet<String>>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -200,11 +205,6 @@ impl Engine {
         self.inner.push_batch(stream, &[batch], token).await
     }
 
-    /// Replays history through the stream operators and compares with the batch plan, bit for bit.
-    pub async fn verify(&self, options: crate::verify::VerifyOptions) -> Result<crate::verify::VerifyReport> {
-        crate::verify::verify(&self.inner, options).await
-    }
-
     /// The names of streams, views and tables.
     pub fn names(&self) -> Vec<String> {
         self.inner.registry().names().map(str::to_owned).collect()
@@ -220,10 +220,11 @@ impl Engine {
         let streams = std::mem::take(&mut *self.inner.streams.lock().await);
         for stream in streams.into_values() {
             let mut stream = stream.lock().await;
-            stream.pipeline.history().settle().await;
+            let settled = stream.pipeline.history().settle().await;
             if let Some(lease) = stream.lease.take() {
                 lease.release().await?;
             }
+            settled?;
         }
         Ok(())
     }
@@ -247,15 +248,39 @@ impl Inner {
     /// A stream's pipeline, opened at the first use.
     async fn stream(&self, name: &str) -> Result<Arc<Mutex<OpenStream>>> {
         let mut streams = self.streams.lock().await;
-        if let Some(open) = streams.get(name) {
-            return Ok(open.clone());
+        if let Some(open) = streams.get(name).cloned() {
+            drop(streams);
+            if !self.is_written(name) {
+                self.catch_up(name, &mut *open.lock().await).await?;
+            }
+            return Ok(open);
         }
         let registry = self.registry();
         let definition = registry.streams.get(name).ok_or_else(|| unknown_stream(&registry, name))?;
         let pipeline = Pipeline::open(&self.warehouse, name, definition, self.settings.dedupe_limit_bytes, false).await?;
-        let open = Arc::new(Mutex::new(OpenStream { pipeline, lease: None }));
+        let open = Arc::new(Mutex::new(OpenStream { pipeline, lease: None, renewed: 0 }));
         streams.insert(name.to_owned(), open.clone());
         Ok(open)
+    }
+
+    /// Whether this process writes a stream, so that nobody else does.
+    fn is_written(&self, name: &str) -> bool {
+        self.written.read().unwrap_or_else(|e| e.into_inner()).contains(name)
+    }
+
+    /// Takes in what another process has written.
+    async fn catch_up(&self, name: &str, open: &mut OpenStream) -> Result<()> {
+        let before = open.pipeline.history().version();
+        if open.pipeline.history().refresh().await? == before {
+            return Ok(());
+        }
+        let registry = self.registry();
+        let definition = registry.streams.get(name).ok_or_else(|| unknown_stream(&registry, name))?;
+        open.pipeline = Pipeline::open(&self.warehouse, name, definition, self.settings.dedupe_limit_bytes, false).await?;
+        for (_, online) in self.views.reading(name) {
+            online.invalidate();
+        }
+        Ok(())
     }
 
     /// A stream's history; readable while it is written.

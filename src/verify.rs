@@ -25,7 +25,7 @@ use datafusion::physical_plan::{ExecutionPlan, collect};
 use futures::StreamExt;
 
 use self::instants::Instants;
-use crate::engine::Inner;
+use crate::engine::{Engine, Inner};
 use crate::error::{Error, Result};
 use crate::history::{ARRIVED_AT, OFFSET, PARTITION, Part, TableOptions};
 use crate::op::events::Events;
@@ -97,7 +97,14 @@ const SHOWN: usize = 5;
 /// Pairs of one batch plan.
 const PAIRS_AT_ONCE: usize = 200_000;
 
-pub(crate) async fn verify(engine: &Inner, options: VerifyOptions) -> Result<VerifyReport> {
+impl Engine {
+    /// Replays history through the stream operators and compares with the batch plan, bit for bit.
+    pub async fn verify(&self, options: VerifyOptions) -> Result<VerifyReport> {
+        verify(&self.inner, options).await
+    }
+}
+
+async fn verify(engine: &Inner, options: VerifyOptions) -> Result<VerifyReport> {
     let registry = engine.registry();
     let names: Vec<String> = match &options.view {
         Some(name) if registry.views.contains_key(name) => vec![name.clone()],

@@ -3,14 +3,16 @@
 //! Decoded chunks come through a bounded channel, so that decoding and the pipeline run side by side in bounded memory. Not here: what
 //! becomes of the records (`ingest`).
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use asof_sql::ast::FileFormat;
 use datafusion::datasource::listing::ListingTableUrl;
 use datafusion::parquet::arrow::ParquetRecordBatchStreamBuilder;
+#[expect(deprecated, reason = "its successor is a trait to implement; the reader itself does all that is needed")]
 use datafusion::parquet::arrow::async_reader::ParquetObjectReader;
 use datafusion::prelude::SessionContext;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::sync::mpsc;
 
@@ -66,25 +68,27 @@ impl Files {
     pub fn decode(self, schema: Arc<StreamSchema>, options: Options, skip: i64) -> mpsc::Receiver<Result<Decoded>> {
         let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
         tokio::spawn(async move {
-            let mut next = 0;
-            for file in self.files.clone() {
-                let decoded = match self.format {
-                    FileFormat::Json => self.json(&file, &schema, &options, next, skip, &sender).await,
-                    FileFormat::Csv => self.csv(&file, &schema, &options, next, skip, &sender).await,
-                    FileFormat::Parquet => self.parquet(&file, &schema, &options, next, skip, &sender).await,
-                    FileFormat::Delta => Err(Error::invalid("a Delta table is read with CREATE EXTERNAL TABLE and INSERT INTO ... SELECT")),
-                };
-                match decoded {
-                    Ok(n) => next = n,
-                    Err(e) => {
-                        // A closed channel means that nobody waits for the error.
-                        let _ = sender.send(Err(e.context(format!("reading \"{}\"", self.what)))).await;
-                        return;
-                    }
-                }
+            // The end of the channel says that all was read, so a reader that a damaged file makes panic has to say that it did not.
+            let decoded = AssertUnwindSafe(self.decode_all(&schema, &options, skip, &sender)).catch_unwind().await;
+            if let Err(e) = decoded.unwrap_or_else(|_| Err(Error::data("the file is damaged"))) {
+                // A closed channel means that nobody waits for the error.
+                let _ = sender.send(Err(e.context(format!("reading \"{}\"", self.what)))).await;
             }
         });
         receiver
+    }
+
+    async fn decode_all(&self, schema: &Arc<StreamSchema>, options: &Options, skip: i64, out: &Sender) -> Result<()> {
+        let mut next = 0;
+        for file in &self.files {
+            next = match self.format {
+                FileFormat::Json => self.json(file, schema, options, next, skip, out).await?,
+                FileFormat::Csv => self.csv(file, schema, options, next, skip, out).await?,
+                FileFormat::Parquet => self.parquet(file, schema, options, next, skip, out).await?,
+                FileFormat::Delta => return Err(Error::invalid("a Delta table is read with CREATE EXTERNAL TABLE and INSERT INTO ... SELECT")),
+            };
+        }
+        Ok(())
     }
 
     async fn json(&self, file: &ObjectMeta, schema: &Arc<StreamSchema>, options: &Options, first: i64, skip: i64, out: &Sender) -> Result<i64> {
@@ -116,6 +120,7 @@ impl Files {
     }
 
     async fn parquet(&self, file: &ObjectMeta, schema: &Arc<StreamSchema>, options: &Options, mut next: i64, skip: i64, out: &Sender) -> Result<i64> {
+        #[expect(deprecated, reason = "as above")]
         let reader = ParquetObjectReader::new(self.store.clone(), file.location.clone()).with_file_size(file.size);
         let builder = ParquetRecordBatchStreamBuilder::new(reader).await?;
         let names: Vec<&str> = schema.columns().iter().map(|c| c.name.as_str()).collect();

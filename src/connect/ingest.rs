@@ -425,8 +425,8 @@ impl Pipeline {
         }
         let mut revisions = HashMap::new();
         let (mut plain, mut gone_old) = (Vec::new(), Vec::new());
-        for row in 0..rows.num_rows() {
-            if verdicts[row] == Verdict::Duplicate {
+        for (row, verdict) in verdicts.iter_mut().enumerate() {
+            if *verdict == Verdict::Duplicate {
                 continue;
             }
             let Some(seen) = seen.get_mut(ids.row(row).data()) else {
@@ -435,12 +435,12 @@ impl Pipeline {
             };
             // Equal in identity and in all other columns: a copy, of history's visible row or of one accepted a moment ago.
             let copy = seen.old.is_some_and(|o| order_old.value(o) == order_new.value(row)) || hidden.contains(&row);
-            if copy && verdicts[row] == Verdict::Unknown {
-                verdicts[row] = Verdict::Duplicate;
+            if copy && *verdict == Verdict::Unknown {
+                *verdict = Verdict::Duplicate;
                 continue;
             }
             // A row in conflict with one of this commit, which history does not know yet, is a conflict all the same.
-            seen.revision = (seen.revision + 1).max(i32::from(verdicts[row] == Verdict::Conflict));
+            seen.revision = (seen.revision + 1).max(i32::from(*verdict == Verdict::Conflict));
             if seen.revision > 0 {
                 revisions.insert(row, seen.revision);
             }
@@ -634,7 +634,7 @@ impl Load<'_> {
     }
 
     /// Makes all of it visible at once.
-    pub async fn commit(mut self, token: Option<&str>) -> Result<Step> {
+    pub async fn commit(self, token: Option<&str>) -> Result<Step> {
         let before = self.pipeline.history.version();
         let counts = self.counts;
         let result = async {

@@ -19,6 +19,10 @@ impl Inner {
             ExplainTarget::FeatureView(name) => {
                 let registry = self.registry();
                 let Some(defined) = registry.views.get(&name.value) else {
+                    if let Some(kind) = registry.kind(&name.value) {
+                        let message = format!("\"{}\" is a {}, not a feature view", name.value, kind.noun());
+                        return Ok(Err(vec![Diagnostic::error(asof_sql::codes::E0206, name.span, message)]));
+                    }
                     return Ok(Err(vec![registry.unknown(&name.value, "feature view", name.span)]));
                 };
                 let plan = &defined.view.plan;

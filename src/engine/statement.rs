@@ -9,6 +9,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use asof_sql::Diagnostic;
 use asof_sql::ast::{AlterAction, CopyTo, CreateExternalTable, FileFormat, ObjectKind, OptionValue, Statement, StatementKind};
 use asof_sql::codes;
+use asof_sql::span::{Position, Span};
 
 use datafusion::catalog::TableProvider;
 use datafusion::common::{ParamValues, ScalarValue};
@@ -28,7 +29,7 @@ use super::{Inner, Output};
 use crate::error::{Error, Result, SqlError};
 use crate::op::asof_join::rewrite_asof;
 use crate::op::window::logical::FeatureJoinNode;
-use crate::registry::{Change, Connector, Entry, ExternalTable};
+use crate::registry::{Change, Connector, Entry, ExternalTable, Registry};
 use crate::warehouse::{Append, SEMANTICS_VERSION};
 
 /// Diagnostics as an error, rendered against their text.
@@ -57,7 +58,7 @@ impl Inner {
             | StatementKind::AlterStream(_) => self.define(statement).await?.map_err(say),
             StatementKind::Query(query) => {
                 self.check_query(query).map_err(say)?;
-                let plan = self.plan(query, params).await.map_err(|e| e.at(statement, source, sql))?;
+                let plan = self.plan(query, params).await.map_err(|e| e.at(&self.registry(), statement, source, sql))?;
                 let (schema, batches) = self.collect(plan.clone()).await?;
                 let (schema, batches) = self.with_lineage(&plan, schema, batches)?;
                 Ok(Output::Rows { schema, batches, note: None })
@@ -70,7 +71,7 @@ impl Inner {
             StatementKind::Insert(insert) => {
                 self.writable(&insert.stream).map_err(say)?;
                 self.check_query(&insert.source).map_err(say)?;
-                self.insert(insert, params).await.map_err(|e| e.at(statement, source, sql))
+                self.insert(insert, params).await.map_err(|e| e.at(&self.registry(), statement, source, sql))
             }
             StatementKind::CopyFrom(copy) => {
                 self.writable(&copy.stream).map_err(say)?;
@@ -78,7 +79,7 @@ impl Inner {
             }
             StatementKind::CopyTo(copy) => {
                 self.check_query(&copy.query).map_err(say)?;
-                self.copy_to(copy, params).await.map_err(|e| e.at(statement, source, sql))
+                self.copy_to(copy, params).await.map_err(|e| e.at(&self.registry(), statement, source, sql))
             }
             StatementKind::Reprocess { stream } => {
                 self.writable(stream).map_err(say)?;
@@ -168,6 +169,7 @@ impl Inner {
             Change::Dropped(kind, name) => {
                 match kind {
                     ObjectKind::Stream => {
+                        self.written.write().unwrap_or_else(|e| e.into_inner()).remove(&name);
                         if let Some(open) = self.streams.lock().await.remove(&name)
                             && let Some(lease) = open.lock().await.lease.take()
                         {
@@ -354,8 +356,10 @@ fn listing_format(definition: &CreateExternalTable) -> Result<(Arc<dyn DfFormat>
 }
 
 fn table_name(name: &ast::ObjectName) -> Option<String> {
-    match name.0.as_slice() {
-        [ast::ObjectNamePart::Identifier(i)] => Some(asof_sql::ast::fold(&i.value, i.quote_style.is_some())),
+    let parts: Option<Vec<String>> = name.0.iter().map(|p| p.as_ident().map(|i| asof_sql::ast::fold(&i.value, i.quote_style.is_some()))).collect();
+    let parts = parts?;
+    match parts.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [table] | ["public", table] | ["asof", "public", table] => Some((*table).to_owned()),
         _ => None,
     }
 }
@@ -371,14 +375,14 @@ impl ViewReads<'_> {
         if let ast::TableFactor::Table { name, .. } = factor
             && let Some(table) = table_name(name)
             && self.registry.views.contains_key(&table)
-            && !self.ctes.contains(&table)
+            && !(name.0.len() == 1 && self.ctes.contains(&table))
         {
             let plan = &self.registry.views[&table].view.plan;
             let entity = plan.entity.iter().map(|e| e.name.as_str()).collect::<Vec<_>>().join(", ");
             self.errors.push(
                 Diagnostic::error(codes::E0502, ast::Spanned::span(name), format!("feature view \"{table}\" has a value at every instant; it is read for entities or joined AS OF"))
                     .help(format!(
-                        "Write SELECT * FROM {table} FOR ENTITY ... , or ... ASOF JOIN {table} MATCH_CONDITION (left.time >= {table}.{}) ON ({entity}).",
+                        "Write SELECT * FROM {table} FOR ENTITY ... , or ... ASOF JOIN {table} MATCH_CONDITION (left.time >= {table}.{}) USING ({entity}).",
                         plan.time_column
                     )),
             );
@@ -489,13 +493,48 @@ impl ast::VisitorMut for ExpandViews<'_> {
 
 impl Error {
     /// A planner's error with its place in the text, where it can be told.
-    fn at(self, statement: &Statement, source: &str, sql: &str) -> Error {
+    fn at(self, registry: &Registry, statement: &Statement, source: &str, sql: &str) -> Error {
         if !self.sql_errors().is_empty() || self.kind() != crate::error::Kind::Invalid {
             return self;
         }
         let message = self.message().strip_prefix("Error during planning: ").unwrap_or(self.message()).to_owned();
-        let d = Diagnostic::error(codes::E0405, statement.span, message.lines().next().unwrap_or_default().to_owned());
+        let first = message.lines().next().unwrap_or_default();
+        let between = |from: &str, to: &str| first.split_once(from).and_then(|(_, rest)| rest.split_once(to)).map(|(name, _)| name.trim_matches('"').to_owned());
+        let named = |name: &str| name.rsplit('.').next().unwrap_or(name).trim_matches('"').to_owned();
+        let d = if let Some(name) = between("table 'asof.public.", "' not found") {
+            let span = place_of(statement, &name);
+            Diagnostic::error(codes::E0201, span, format!("unknown table \"{name}\"")).help_nearest(&name, registry.names())
+        } else if let Some(name) = between("No field named ", ".").or_else(|| between("No field named ", " ")) {
+            let name = named(&name);
+            let d = Diagnostic::error(codes::E0201, place_of(statement, &name), format!("unknown column \"{name}\""));
+            match between("Did you mean '", "'") {
+                Some(near) => d.help(format!("The nearest known column is \"{}\".", named(&near))),
+                None => d,
+            }
+        } else if let Some(name) = between("Ambiguous reference to unqualified field ", "\u{0}").or_else(|| first.split_once("Ambiguous reference to unqualified field ").map(|(_, n)| n.to_owned())) {
+            let name = named(&name);
+            Diagnostic::error(codes::E0203, place_of(statement, &name), format!("column \"{name}\" is ambiguous")).help("Qualify it with the table's name or alias.")
+        } else {
+            Diagnostic::error(codes::E0405, statement.span, first.to_owned())
+        };
         sql_errors(&[d], source, sql)
     }
 }
 
+/// The place of the first word of a statement that is this name; the whole statement where it is not found.
+fn place_of(statement: &Statement, name: &str) -> Span {
+    let word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    for (line, text) in statement.text.lines().enumerate() {
+        let mut from = 0;
+        while let Some(at) = text.get(from..).and_then(|t| t.to_lowercase().find(&name.to_lowercase())).map(|at| from + at) {
+            let (before, after) = (text.get(..at).unwrap_or(""), text.get(at + name.len()..).unwrap_or(""));
+            if !before.chars().next_back().is_some_and(word) && !after.chars().next().is_some_and(word) {
+                let column = before.chars().count() as u32 + if line == 0 { statement.span.start.column } else { 1 };
+                let start = Position::new(statement.span.start.line + line as u32, column);
+                return Span::new(start, Position::new(start.line, column + name.chars().count() as u32));
+            }
+            from = at + name.len().max(1);
+        }
+    }
+    statement.span
+}

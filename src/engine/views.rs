@@ -51,8 +51,14 @@ impl Views {
 impl Inner {
     /// The online state of a view; built from history where it is not there.
     pub(crate) async fn online(&self, name: &str) -> Result<Arc<OnlineView>> {
-        if let Some(online) = self.views.get(name).filter(|v| !v.is_stale()) {
-            return Ok(online);
+        if let Some(online) = self.views.get(name) {
+            // Streams that another process writes are looked at anew; one's own are known.
+            for stream in online.view.plan.streams().into_iter().filter(|s| !self.is_written(s)) {
+                self.stream(stream).await?;
+            }
+            if !online.is_stale() {
+                return Ok(online);
+            }
         }
         let registry = self.registry();
         let view = registry.views.get(name).ok_or_else(|| Error::invalid(format!("unknown feature view \"{name}\"")))?.view.clone();
@@ -137,7 +143,7 @@ impl Inner {
 
     /// The memory of all online states, bytes.
     pub(super) fn state_bytes(&self) -> usize {
-        self.views.all().iter().map(|v| v.size().2).sum()
+        self.views.all().iter().map(|v| v.memory_bytes()).sum()
     }
 }
 

@@ -6,6 +6,7 @@ use arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema};
 use asof_sql::ast::{CopyFrom, FileFormat, Insert};
 use datafusion::common::ScalarValue;
+use datafusion::sql::sqlparser::ast;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Inner, OpenStream, Output, unknown_stream};
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::registry::{Connector, Stream};
 use crate::stream::decode::{Decoded, JsonLines, decode_batch};
 use crate::stream::watermark::Granularity;
+use crate::warehouse::lease::LEASE_US;
 
 impl Inner {
     fn definition(&self, stream: &str) -> Result<Stream> {
@@ -32,18 +34,21 @@ impl Inner {
             )));
         }
         let mut open = self.stream(stream).await?.lock_owned().await;
-        match &open.lease {
-            Some(lease) => {
-                lease.check().await?;
+        let renew = self.now().saturating_sub(open.renewed) > LEASE_US / 3;
+        if let Some(lease) = &open.lease {
+            lease.check().await?;
+            if renew {
                 lease.renew().await?;
             }
-            None => {
-                let folder = self.definition(stream)?.folder;
-                open.lease = Some(self.warehouse.acquire(&folder, None, self.clock.clone()).await?);
-                // Another process may have written since the pipeline was opened.
-                let definition = self.definition(stream)?;
-                open.pipeline = crate::connect::ingest::Pipeline::open(&self.warehouse, stream, &definition, self.settings.dedupe_limit_bytes, false).await?;
-            }
+        } else {
+            let definition = self.definition(stream)?;
+            open.lease = Some(self.warehouse.acquire(&definition.folder, None, self.clock.clone()).await?);
+            // Another process may have written until now.
+            self.catch_up(stream, &mut open).await?;
+            self.written.write().unwrap_or_else(|e| e.into_inner()).insert(stream.to_owned());
+        }
+        if renew {
+            open.renewed = self.now();
         }
         Ok(open)
     }
@@ -97,7 +102,11 @@ impl Inner {
     /// `INSERT INTO`: one step.
     pub(super) async fn insert(&self, insert: &Insert, params: &[ScalarValue]) -> Result<Output> {
         let definition = self.definition(&insert.stream.value)?;
-        let plan = self.plan(&insert.source, params).await?;
+        // Rows may write one column as a string here and as TIMESTAMP '...' there: both are read as the column's own type.
+        let plan = match self.plan(&insert.source, params).await {
+            Err(e) if e.message().contains("Inconsistent data type") => self.plan(&literal_rows(&insert.source), params).await?,
+            plan => plan?,
+        };
         let batches = self.collect(plan).await?;
         let names: Vec<String> = match &insert.columns {
             Some(names) => names.names.iter().map(|n| n.value.clone()).collect(),
@@ -189,6 +198,21 @@ impl Inner {
         }
         Ok(total)
     }
+}
+
+/// VALUES in which `TIMESTAMP '...'` and `DATE '...'` are plain strings, which the stream's own column reads: so rows may mix both.
+fn literal_rows(source: &ast::Query) -> ast::Query {
+    let mut source = source.clone();
+    if let ast::SetExpr::Values(values) = source.body.as_mut() {
+        for cell in values.rows.iter_mut().flat_map(|r| r.iter_mut()) {
+            if let ast::Expr::TypedString(t) = cell
+                && matches!(t.data_type, ast::DataType::Timestamp(..) | ast::DataType::Date)
+            {
+                *cell = ast::Expr::Value(t.value.clone());
+            }
+        }
+    }
+    source
 }
 
 fn done(what: &str, counts: IngestCounts) -> Output {

@@ -14,7 +14,7 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOption
 use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use asof_sql::plan::{AS_OF, DeferredAggregate, FeaturePlan, FeatureValue, instant_type};
-use asof_udfs::{ColumnsOut, Instant, Output, Program, Rows, Run};
+use asof_udfs::{Applied, ColumnsOut, Instant, Output, Program, Rows, Run};
 
 use super::events::Events;
 use super::relation::{mask, utc};
@@ -116,7 +116,8 @@ impl View {
         let rows = Rows::try_new(&d.program, ScalarBuffer::from(vec![at.at; n]), Some(order), values, masks).map_err(|e| Error::internal(e.to_string()))?;
         let mut scratch = Run::new();
         for row in 0..n {
-            scratch.insert(&d.program, &rows, row);
+            let applied = scratch.insert(&d.program, &rows, row);
+            debug_assert_eq!(applied, Applied::Done, "invariant: nothing is evicted from a scratch run");
         }
         d.program.evaluate(Some(&scratch), Instant { at: at.at, strict: false }, out);
         Ok(())

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::options::stream_options;
 use super::{DefinedView, ExternalTable, Registry, Stream, StreamOptions};
 use crate::error::{Error, Result};
+use crate::history::folder_name;
 use crate::op::window::View;
 use crate::stream::schema::{StreamColumn as SchemaColumn, StreamSchema};
 
@@ -232,11 +233,12 @@ impl Registry {
         }
         let info = StreamInfo { name: c.name.value.clone(), columns, primary_key, event_time, disorder: c.watermark.disorder_us };
         let schema = schema_of(&info).map_err(|e| vec![Diagnostic::error(codes::E0402, c.name.span, e.to_string())])?;
-        let mut folder = c.name.value.clone();
-        let mut n = 1;
+        // A name that is used again is a new lineage, in a new folder.
+        let mut lineage = 0;
+        let mut folder = folder_name(&c.name.value, lineage);
         while !self.folders.insert(folder.clone()) {
-            n += 1;
-            folder = format!("{}${n}", c.name.value);
+            lineage += 1;
+            folder = folder_name(&c.name.value, lineage);
         }
         let stream = Stream { info: Arc::new(info), schema: Arc::new(schema), options, folder, sql: vec![text.to_owned()] };
         self.streams.insert(c.name.value.clone(), stream);

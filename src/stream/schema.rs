@@ -8,6 +8,8 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
+pub use asof_udfs::scalar::sql_name;
+
 use crate::error::{Error, Result};
 
 /// One column of a stream.
@@ -135,21 +137,3 @@ pub fn is_canonical(data_type: &DataType) -> bool {
     }
 }
 
-/// The SQL spelling of a canonical type, for messages.
-pub fn sql_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Boolean => "BOOLEAN".into(),
-        DataType::Int8 => "TINYINT".into(),
-        DataType::Int16 => "SMALLINT".into(),
-        DataType::Int32 => "INTEGER".into(),
-        DataType::Int64 => "BIGINT".into(),
-        DataType::Float32 => "REAL".into(),
-        DataType::Float64 => "DOUBLE".into(),
-        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
-        DataType::Utf8View => "VARCHAR".into(),
-        DataType::BinaryView => "VARBINARY".into(),
-        DataType::Date32 => "DATE".into(),
-        DataType::Timestamp(_, _) => "TIMESTAMP".into(),
-        other => other.to_string(),
-    }
-}

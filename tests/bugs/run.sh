@@ -29,7 +29,7 @@ duplicate-applied        asof      stream::dedupe::tests                        
 conflict-keeps-both      it        slt::scripts                                 enrichment/ties_conflicts
 evicted-answered         it        slt::scripts                                 serving/
 history-read-short       it        slt::scripts                                 windows/range
-late-right-ignored       it        slt::scripts                                 enrichment/
+late-right-ignored       it        slt::scripts                                 enrichment/inclusive
 rejected-unsaid          it        slt::scripts                                 streams/rejected
 restart-forgets-lateness it        slt::scripts                                 streams/late
 sweep-equal-left-out     it        slt::scripts                                 windows/range
@@ -79,7 +79,7 @@ while read -r bug in test scripts; do
     fi
     if [ "${sound[$key]}" = ok ] && [ "$(verdict "$bug" "$in" "$test" "$scripts")" = FAILED ]; then
         caught=$((caught + 1))
-        echo "caught   $bug ($test${scripts/#-/})"
+        echo "caught   $bug ($test ${scripts/#-/all})"
     else
         missed=$((missed + 1))
         echo "MISSED   $bug ($key)"

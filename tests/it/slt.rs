@@ -63,11 +63,11 @@ impl Mode {
     }
 
     fn settings(self) -> Settings {
-        const CENTURY_US: i64 = 100 * 366 * 86_400_000_000;
+        const AGES_US: i64 = 12_000 * 366 * 86_400_000_000;
         let (read_path, look_back_default_us) = match self {
             Mode::Batch => (ReadPath::History, 0),
             Mode::Evict => (ReadPath::Auto, 0),
-            Mode::Stream | Mode::Restart | Mode::Shuffle => (ReadPath::Online, CENTURY_US),
+            Mode::Stream | Mode::Restart | Mode::Shuffle => (ReadPath::Online, AGES_US),
         };
         Settings { read_path, look_back_default_us, threads: 2, ..Settings::default() }
     }
@@ -769,4 +769,42 @@ fn lookups_are_read() {
     assert_eq!(lookup.rows, vec![vec!["'x, y'".to_owned(), "1".to_owned()], vec!["NULL".to_owned(), "2".to_owned()]]);
     assert!(lookup.strict);
     assert_eq!(spaced("a\tb   'c  d'   [1, 2]"), "a  b  'c  d'  [1, 2]");
+}
+
+/// What the state does not answer is refused with the earliest instant that it answers, or computed from history and said so.
+#[test]
+fn earlier_instants_are_refused_or_said() {
+    const SETUP: &str = "CREATE STREAM s (u VARCHAR, ts TIMESTAMP NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '50 minutes');
+        CREATE FEATURE VIEW v ENTITY (u) AS SELECT count(*) OVER (RANGE INTERVAL '1 hour' PRECEDING) AS n FROM s;
+        INSERT INTO s VALUES ('a', TIMESTAMP '2026-03-01 12:00:00'), ('a', TIMESTAMP '2026-03-01 09:59:59')";
+    let ask = async |read_path, at: &str| {
+        let settings = Settings { read_path, ..Settings::default() };
+        let builder = Engine::builder().warehouse("memory://").settings(settings).clock(Arc::new(StillClock(USUAL_NOW)));
+        let engine = builder.build().await.expect("an empty warehouse");
+        engine.execute(SETUP, &[]).await.expect("the setup is right");
+        engine.execute(&format!("SELECT n FROM v FOR ENTITY 'a' AS OF TIMESTAMP '{at}'"), &[]).await
+    };
+    let rows = |outputs: Vec<Output>| match outputs.into_iter().next() {
+        Some(Output::Rows { batches, note, .. }) => (render_rows(&batches), note),
+        _ => panic!("a look-up has rows"),
+    };
+    let run = || {
+        runtime().block_on(async {
+            // The greatest event time, less the disorder of 50 minutes and the skew of 10.
+            let (edge, before) = ("2026-03-01 11:00:00", "2026-03-01 10:59:59.999999");
+            for read_path in [ReadPath::Online, ReadPath::Auto] {
+                assert_eq!(rows(ask(read_path, edge).await.expect("it is answered")), (vec!["0".to_owned()], None));
+            }
+            let refused = ask(ReadPath::Online, before).await.expect_err("it is refused");
+            assert_eq!(refused.kind(), Kind::Invalid);
+            assert!(refused.message().contains("2026-03-01T11:00:00"), "{refused}");
+            let (answer, note) = rows(ask(ReadPath::Auto, before).await.expect("history answers"));
+            assert_eq!(answer, vec!["1".to_owned()]);
+            assert!(note.is_some_and(|n| n.contains("history")));
+        });
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(64 << 20).spawn_scoped(scope, run).expect("a thread");
+        thread.join().expect("the assertions hold");
+    });
 }

@@ -33,4 +33,4 @@ mod tests;
 pub use allowed::{expr_planners, functions};
 pub use compile::{CompileError, Compiled, Predicate, compile, compile_predicate};
 pub use kernel::canonical_nan;
-pub use types::canonical_type;
+pub use types::{canonical_type, sql_name};

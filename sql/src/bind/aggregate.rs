@@ -121,7 +121,7 @@ pub(crate) enum CallKind {
     /// The run, from its partial results.
     Run(AggregateCall),
     /// The read, from the raw events of the window.
-    Deferred(DeferredAggregate),
+    Deferred(Box<DeferredAggregate>),
 }
 
 /// Collects the aggregate calls of one view.
@@ -268,7 +268,7 @@ impl<'a> Aggregates<'a> {
             }
         };
         let (function, argument) = function_of(f, &name, at)?;
-        let deferred = argument.as_ref().is_some_and(|a| mentions_as_of(a)) || f.filter.as_ref().is_some_and(|e| mentions_as_of(e));
+        let deferred = argument.as_ref().is_some_and(mentions_as_of) || f.filter.as_ref().is_some_and(|e| mentions_as_of(e));
         let frame_index = self.frame(frame);
         if deferred {
             return self.deferred(f, function, argument, frame, frame_index, at);
@@ -368,14 +368,14 @@ impl<'a> Aggregates<'a> {
         let argument = compile(&argument_expr, argument.as_ref())?;
         let filter = compile(&filter_expr, filter_sql.as_ref())?;
         if let Some(d) = filter.as_ref().filter(|c| !matches!(c.data_type, DataType::Boolean | DataType::Null)) {
-            return Err(Diagnostic::error(codes::E0402, at, format!("a condition must be BOOLEAN, found {}", d.data_type)));
+            return Err(Diagnostic::error(codes::E0402, at, format!("a condition must be BOOLEAN, found {}", scalar::sql_name(&d.data_type))));
         }
         let data_type = self.result_type(function, argument.as_ref().map(|a| &a.data_type), at)?;
         let values: Vec<_> = argument.iter().map(|a| a.data_type.clone()).collect();
         let aggregate = Aggregate { function, value: argument.as_ref().map(|_| 0), mask: filter.as_ref().map(|_| 0), frame: 0 };
         let program = Program::try_new(values, usize::from(filter.is_some()), true, vec![Frame::UNBOUNDED], vec![aggregate], None)
             .map_err(|e| Diagnostic::error(codes::E0402, at, e.to_string()))?;
-        Ok(self.add(CallKind::Deferred(DeferredAggregate {
+        Ok(self.add(CallKind::Deferred(Box::new(DeferredAggregate {
             name: String::new(),
             function,
             inputs,
@@ -385,7 +385,7 @@ impl<'a> Aggregates<'a> {
             data_type,
             program: Arc::new(program),
             text: f.to_string(),
-        })))
+        }))))
     }
 
     fn compile_logical(&self, expr: Expr, schema: &DFSchema, sql: &ast::Expr) -> Result<Compiled, Diagnostic> {

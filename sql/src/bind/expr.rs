@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::DataType;
 use asof_udfs::scalar::{self, Compiled};
 use datafusion::common::{DFSchema, DataFusionError, SchemaError, TableReference, plan_err};
 use datafusion::config::ConfigOptions;
@@ -66,7 +66,7 @@ impl ExprBinder {
     pub fn predicate(&self, sql: &ast::Expr, schema: &DFSchema) -> Result<Compiled, Diagnostic> {
         let compiled = self.compile(sql, schema)?;
         if !matches!(compiled.data_type, DataType::Boolean | DataType::Null) {
-            let message = format!("a condition must be BOOLEAN, found {}", compiled.data_type);
+            let message = format!("a condition must be BOOLEAN, found {}", scalar::sql_name(&compiled.data_type));
             return Err(Diagnostic::error(codes::E0402, span_of(sql), message));
         }
         Ok(compiled)
@@ -122,15 +122,12 @@ pub(crate) fn span_of(node: &impl Spanned) -> Span {
     node.span().into()
 }
 
-/// A schema whose columns all belong to one qualifier, or to none.
-pub(crate) fn df_schema(schema: &SchemaRef, qualifier: Option<&str>) -> DFSchema {
-    let qualifier = qualifier.map(TableReference::bare);
-    let fields = schema.fields().iter().map(|f| (qualifier.clone(), f.clone())).collect();
-    DFSchema::new_with_metadata(fields, HashMap::new()).unwrap_or_else(|_| DFSchema::empty())
-}
-
 /// Why an expression cannot stand in a feature view, at its place.
 pub(crate) fn refused(error: &scalar::CompileError, span: Span) -> Diagnostic {
+    if let Some((_, name)) = error.message.split_once("Ambiguous reference to unqualified field ") {
+        return Diagnostic::error(codes::E0203, span, format!("column \"{}\" is ambiguous", name.trim_matches('"')))
+            .help("Qualify it with the table's name or alias.");
+    }
     let code = if error.message.contains("not immutable") { codes::E0404 } else { codes::E0405 };
     let d = Diagnostic::error(code, span, error.message.clone());
     match &error.help {

@@ -351,7 +351,7 @@ impl<'a> RelationBinder<'a> {
             text(&lc.data_type) == text(&rc.data_type) && !t.is_floating() && !t.is_nested()
         });
         let Some(common) = common else {
-            let message = format!("keys of types {} and {} cannot be joined", lc.data_type, rc.data_type);
+            let message = format!("keys of types {} and {} cannot be joined", scalar::sql_name(&lc.data_type), scalar::sql_name(&rc.data_type));
             return Err(Diagnostic::error(codes::E0506, span_of(a), message).help("Join integers, strings, dates, timestamps, decimals or booleans of one kind."));
         };
         let lc = if lc.data_type == common { lc } else { compile(cast(le, common.clone()), &ls, a)? };
@@ -427,7 +427,7 @@ fn union(left: Scope, right: Scope, at: Span) -> Result<Scope, Errors> {
     for ((_, a), (_, b)) in left.columns.iter().zip(&right.columns) {
         if a.name() != b.name() || a.data_type() != b.data_type() {
             let message =
-                format!("the branches of UNION ALL differ: \"{}\" {} and \"{}\" {}", a.name(), a.data_type(), b.name(), b.data_type());
+                format!("the branches of UNION ALL differ: \"{}\" {} and \"{}\" {}", a.name(), scalar::sql_name(a.data_type()), b.name(), scalar::sql_name(b.data_type()));
             return err(Diagnostic::error(codes::E0507, at, message).help("Use the same names and types in the same places: add AS and CAST."));
         }
     }

@@ -136,7 +136,7 @@ impl ViewBinder<'_> {
         for call in aggregates.calls {
             match call.kind {
                 CallKind::Run(c) => calls.push(c),
-                CallKind::Deferred(d) => deferred.push(d),
+                CallKind::Deferred(d) => deferred.push(*d),
             }
         }
         let results: Vec<(String, DataType)> = calls
@@ -217,7 +217,7 @@ impl ViewBinder<'_> {
             );
             if !allowed {
                 self.errors.push(
-                    Diagnostic::error(codes::E0402, name.span, format!("an entity column cannot be of type {data_type}"))
+                    Diagnostic::error(codes::E0402, name.span, format!("an entity column cannot be of type {}", asof_udfs::scalar::sql_name(&data_type)))
                         .help("Use integers, strings, dates, timestamps, decimals or booleans."),
                 );
             }

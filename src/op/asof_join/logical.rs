@@ -201,6 +201,11 @@ fn coerce(l: Expr, left: &DFSchema, op: Operator, r: Expr, right: &DFSchema, cla
         Ok((a, b)) if plain(&a) == plain(&b) => (plain(&a), plain(&b)),
         _ => return plan_err!("{clause} compares {l} of type {lt} with {r} of type {rt}, which have no common type; cast one of them"),
     };
+    let text = |t: &DataType| matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let temporal = |t: &DataType| matches!(t, DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64);
+    if text(&plain(&lt)) != text(&plain(&rt)) && !temporal(&plain(&lt)) && !temporal(&plain(&rt)) && lt != DataType::Null && rt != DataType::Null {
+        return plan_err!("{clause} compares {l} of type {lt} with {r} of type {rt}: a string with another type; cast one of them");
+    }
     if !ordered(&to_l) {
         return plan_err!(
             "{clause} compares {l} and {r} as {to_l}, a type without an order; compare numbers, strings, dates or timestamps"

@@ -188,7 +188,7 @@ impl Join {
                 },
             }
         });
-        slices.map_ok(|output| futures::stream::iter(output)).try_flatten()
+        slices.map_ok(futures::stream::iter).try_flatten()
     }
 
     /// Reads the next slice of the spine and computes its rows; `None` at its end.

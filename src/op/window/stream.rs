@@ -143,9 +143,13 @@ impl OnlineView {
         self.view.finish(entity, &times, out)
     }
 
-    /// How many entities and events are held, and the memory of all, bytes.
+    /// The memory of all that is held, bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.index.memory_bytes() + self.relation.lock().unwrap_or_else(|e| e.into_inner()).memory_bytes()
+    }
+
+    /// How many entities and events are held, and the memory of all, bytes. Cost: a look at every entity.
     pub fn size(&self) -> (usize, usize, usize) {
-        let relation = self.relation.lock().unwrap_or_else(|e| e.into_inner()).memory_bytes();
-        (self.index.entities(), self.index.events(), self.index.memory_bytes() + relation)
+        (self.index.entities(), self.index.events(), self.memory_bytes())
     }
 }

@@ -137,7 +137,7 @@ pub(super) fn union_common(left: &DataType, right: &DataType) -> Option<DataType
 }
 
 /// A type as SQL writes it.
-pub(super) fn sql_name(data_type: &DataType) -> String {
+pub fn sql_name(data_type: &DataType) -> String {
     use DataType::*;
     match data_type {
         Boolean => "BOOLEAN".into(),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::TimestampMicrosecondType;
-use asof_udfs::{Instant, Rows, Run};
+use asof_udfs::{Applied, Instant, Rows, Run};
 use datafusion::common::Result as DfResult;
 use datafusion::common::runtime::SpawnedTask;
 use hashbrown::HashTable;
@@ -202,7 +202,8 @@ fn sweep_piece(pieces: &Pieces, piece: usize, view: &View, spine: &SpineView, sp
                     let row = spine_rows[i as usize];
                     let at = spine.times.value(row as usize);
                     while let Some(event) = mine.get(next).map(|e| *e as usize).filter(|e| times[*e] < at || (!strict && times[*e] == at && !asof_udfs::seeded_bug("sweep-equal-left-out"))) {
-                        run.insert(view.program(), &rows, event);
+                        let applied = run.insert(view.program(), &rows, event);
+                        debug_assert_eq!(applied, Applied::Done, "invariant: nothing is evicted from a run that is swept");
                         next += 1;
                     }
                     view.evaluate(Some(&run), Instant { at, strict }, &mut collector)?;

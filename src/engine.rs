@@ -165,7 +165,12 @@ impl std::fmt::Debug for Inner {
 impl Engine {
     /// Begins building an engine over `./warehouse`.
     pub fn builder() -> EngineBuilder {
-        EngineBuilder { location: "./warehouse".into(), settings: Settings::default(), clock: Arc::new(SystemClock), durability: Durability::Disk }
+        EngineBuilder {
+            location: "./warehouse".into(),
+            settings: Settings::default(),
+            clock: Arc::new(SystemClock),
+            durability: Durability::Disk,
+        }
     }
 
     /// Runs a script, statement after statement; stops at the first error. `$1` and so on stand for `params`.
@@ -185,7 +190,13 @@ impl Engine {
     }
 
     /// Runs a script and hands each statement's output on as it is there; stops at the first error, or where `each` says so.
-    pub async fn execute_each(&self, sql: &str, source: &str, params: &[ScalarValue], each: &mut (dyn FnMut(Output) -> ControlFlow<()> + Send)) -> Result<()> {
+    pub async fn execute_each(
+        &self,
+        sql: &str,
+        source: &str,
+        params: &[ScalarValue],
+        each: &mut (dyn FnMut(Output) -> ControlFlow<()> + Send),
+    ) -> Result<()> {
         let statements = asof_sql::parse::parse(sql, source).map_err(|d| statement::sql_errors(&d, source, sql))?;
         for statement in &statements {
             if each(self.inner.run(statement, source, sql, params).await?).is_break() {

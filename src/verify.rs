@@ -165,7 +165,11 @@ impl<'a> Replay<'a> {
             let all = TableOptions { version: Some(pinned.version), hidden: true, all_rows: true, ..TableOptions::default() };
             let table = pinned.history.table(Part::History, all).await?;
             let rows = table.rows_stored().unwrap_or(0);
-            let sorted = engine.context.read_table(table)?.sort(vec![col(ARRIVED_AT).sort(true, true), col(PARTITION).sort(true, true), col(OFFSET).sort(true, true)])?;
+            let sorted = engine.context.read_table(table)?.sort(vec![
+                col(ARRIVED_AT).sort(true, true),
+                col(PARTITION).sort(true, true),
+                col(OFFSET).sort(true, true),
+            ])?;
             let schema = registry.streams[name].schema.clone();
             let contested = contested(engine, pinned, &schema).await?;
             sources.push(Source {
@@ -180,7 +184,16 @@ impl<'a> Replay<'a> {
         }
         let online = OnlineView::try_new(view.clone())?;
         let widths = view.plan.frames.clone();
-        Ok(Self { engine, instants: Instants::new(options.seed, widths), entities: Entities::new(&view, options), view, scans, sources, online, options })
+        Ok(Self {
+            engine,
+            instants: Instants::new(options.seed, widths),
+            entities: Entities::new(&view, options),
+            view,
+            scans,
+            sources,
+            online,
+            options,
+        })
     }
 
     async fn run(&mut self, report: &mut VerifyReport) -> Result<()> {
@@ -247,7 +260,11 @@ impl<'a> Replay<'a> {
 
     /// Asks both paths the same and compares.
     async fn compare(&mut self, report: &mut VerifyReport) -> Result<()> {
-        let source = Arc::new(RelationSource { relation: self.view.plan.relation.clone(), ordered: self.view.plan.ordered, streams: Arc::new(self.prefix()) });
+        let source = Arc::new(RelationSource {
+            relation: self.view.plan.relation.clone(),
+            ordered: self.view.plan.ordered,
+            streams: Arc::new(self.prefix()),
+        });
         if self.online.is_stale() {
             // As the engine does: what cannot be applied exactly is built anew from history.
             let online = OnlineView::try_new(self.view.clone())?;
@@ -283,7 +300,8 @@ impl<'a> Replay<'a> {
     }
 
     async fn batch(&self, source: &Arc<RelationSource>, entity: &[ArrayRef], at: &[Instant], strict: bool) -> Result<Vec<ArrayRef>> {
-        let mut fields: Vec<Field> = entity.iter().enumerate().map(|(i, k)| Field::new(format!("key_{i}"), k.data_type().clone(), true)).collect();
+        let mut fields: Vec<Field> =
+            entity.iter().enumerate().map(|(i, k)| Field::new(format!("key_{i}"), k.data_type().clone(), true)).collect();
         fields.push(Field::new("instant", instant_type(), true));
         let schema = Arc::new(Schema::new(fields));
         let mut columns = entity.to_vec();
@@ -298,7 +316,8 @@ impl<'a> Replay<'a> {
             strict,
         };
         let out = FeatureJoinExec::output_schema(&schema, std::slice::from_ref(&join));
-        let plan: Arc<dyn ExecutionPlan> = Arc::new(FeatureJoinExec::new(spine, vec![join], out.clone(), self.engine.settings.spine_rows_max));
+        let plan: Arc<dyn ExecutionPlan> =
+            Arc::new(FeatureJoinExec::new(spine, vec![join], out.clone(), self.engine.settings.spine_rows_max));
         let all = concat_batches(&out, &collect(plan, self.engine.context.task_ctx()).await?)?;
         let first = 2 * entity.len() + 1;
         Ok((0..self.view.plan.features.len()).map(|i| all.column(first + i).clone()).collect())
@@ -408,14 +427,23 @@ impl Source {
 }
 
 /// The identities that several rows of a stream share; `None` where there is none.
-async fn contested(engine: &Inner, pinned: &crate::serve::scans::Pinned, schema: &crate::stream::schema::StreamSchema) -> Result<Option<Conflicts>> {
+async fn contested(
+    engine: &Inner,
+    pinned: &crate::serve::scans::Pinned,
+    schema: &crate::stream::schema::StreamSchema,
+) -> Result<Option<Conflicts>> {
     if schema.primary_key().is_empty() {
         return Ok(None);
     }
     let key: Vec<usize> = std::iter::once(schema.event_time()).chain(schema.primary_key().iter().copied()).collect();
     let types = key.iter().map(|c| SortField::new(schema.columns()[*c].data_type.clone())).collect();
-    let mut conflicts =
-        Conflicts { identity: RowConverter::new(types)?, key, order: OrderKeys::for_stream(schema)?, contested: HashSet::new(), visible: HashMap::new() };
+    let mut conflicts = Conflicts {
+        identity: RowConverter::new(types)?,
+        key,
+        order: OrderKeys::for_stream(schema)?,
+        contested: HashSet::new(),
+        visible: HashMap::new(),
+    };
     let all = TableOptions { version: Some(pinned.version), hidden: true, all_rows: true, ..TableOptions::default() };
     let table = pinned.history.table(Part::History, all).await?;
     let revised = engine.context.read_table(table)?.filter(col(crate::history::REVISION).gt(datafusion::logical_expr::lit(0i32)))?;

@@ -173,7 +173,8 @@ impl FeaturePlan {
     pub fn finish_schema(&self) -> SchemaRef {
         let entity = self.entity.iter().map(|e| Field::new(&e.name, e.data_type.clone(), true));
         let instant = std::iter::once(Field::new(AS_OF, instant_type(), true));
-        let aggregates = self.aggregates.iter().map(|a| (&a.name, &a.data_type)).chain(self.deferred.iter().map(|d| (&d.name, &d.data_type)));
+        let aggregates =
+            self.aggregates.iter().map(|a| (&a.name, &a.data_type)).chain(self.deferred.iter().map(|d| (&d.name, &d.data_type)));
         let aggregates = aggregates.map(|(name, t)| Field::new(name, t.clone(), true));
         Arc::new(Schema::new(entity.chain(instant).chain(aggregates).collect::<Vec<_>>()))
     }

@@ -55,7 +55,9 @@ impl Files {
             Some("parquet") => Some(FileFormat::Parquet),
             _ => None,
         };
-        let format = format.or(by_ending).ok_or_else(|| Error::invalid(format!("the format of \"{path}\" is not known; give FORMAT json, csv or parquet")))?;
+        let format = format
+            .or(by_ending)
+            .ok_or_else(|| Error::invalid(format!("the format of \"{path}\" is not known; give FORMAT json, csv or parquet")))?;
         Ok(Self { store, files, format, what: path.to_owned() })
     }
 
@@ -85,13 +87,23 @@ impl Files {
                 FileFormat::Json => self.json(file, schema, options, next, skip, out).await?,
                 FileFormat::Csv => self.csv(file, schema, options, next, skip, out).await?,
                 FileFormat::Parquet => self.parquet(file, schema, options, next, skip, out).await?,
-                FileFormat::Delta => return Err(Error::invalid("a Delta table is read with CREATE EXTERNAL TABLE and INSERT INTO ... SELECT")),
+                FileFormat::Delta => {
+                    return Err(Error::invalid("a Delta table is read with CREATE EXTERNAL TABLE and INSERT INTO ... SELECT"));
+                }
             };
         }
         Ok(())
     }
 
-    async fn json(&self, file: &ObjectMeta, schema: &Arc<StreamSchema>, options: &Options, first: i64, skip: i64, out: &Sender) -> Result<i64> {
+    async fn json(
+        &self,
+        file: &ObjectMeta,
+        schema: &Arc<StreamSchema>,
+        options: &Options,
+        first: i64,
+        skip: i64,
+        out: &Sender,
+    ) -> Result<i64> {
         let mut lines = JsonLines::try_new(schema.clone(), options, first)?;
         let mut bytes = self.store.get(&file.location).await?.into_stream();
         while let Some(chunk) = bytes.next().await {
@@ -105,7 +117,15 @@ impl Files {
         Ok(lines.next_offset())
     }
 
-    async fn csv(&self, file: &ObjectMeta, schema: &Arc<StreamSchema>, options: &Options, first: i64, skip: i64, out: &Sender) -> Result<i64> {
+    async fn csv(
+        &self,
+        file: &ObjectMeta,
+        schema: &Arc<StreamSchema>,
+        options: &Options,
+        first: i64,
+        skip: i64,
+        out: &Sender,
+    ) -> Result<i64> {
         let mut lines = CsvLines::try_new(schema.clone(), options, CsvOptions::default(), first)?;
         let mut bytes = self.store.get(&file.location).await?.into_stream();
         while let Some(chunk) = bytes.next().await {
@@ -119,12 +139,21 @@ impl Files {
         Ok(lines.next_offset())
     }
 
-    async fn parquet(&self, file: &ObjectMeta, schema: &Arc<StreamSchema>, options: &Options, mut next: i64, skip: i64, out: &Sender) -> Result<i64> {
+    async fn parquet(
+        &self,
+        file: &ObjectMeta,
+        schema: &Arc<StreamSchema>,
+        options: &Options,
+        mut next: i64,
+        skip: i64,
+        out: &Sender,
+    ) -> Result<i64> {
         #[expect(deprecated, reason = "as above")]
         let reader = ParquetObjectReader::new(self.store.clone(), file.location.clone()).with_file_size(file.size);
         let builder = ParquetRecordBatchStreamBuilder::new(reader).await?;
         let names: Vec<&str> = schema.columns().iter().map(|c| c.name.as_str()).collect();
-        let wanted: Vec<usize> = builder.schema().fields().iter().enumerate().filter(|(_, f)| names.contains(&f.name().as_str())).map(|(i, _)| i).collect();
+        let wanted: Vec<usize> =
+            builder.schema().fields().iter().enumerate().filter(|(_, f)| names.contains(&f.name().as_str())).map(|(i, _)| i).collect();
         let projection = datafusion::parquet::arrow::ProjectionMask::roots(builder.parquet_schema(), wanted);
         let mut batches = builder.with_projection(projection).with_batch_size(CHUNK_ROWS).build()?;
         while let Some(batch) = batches.next().await {

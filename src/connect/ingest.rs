@@ -9,7 +9,8 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BinaryViewArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray, UInt32Array,
+    Array, ArrayRef, AsArray, BinaryArray, BinaryViewArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringViewArray,
+    TimestampMicrosecondArray, UInt32Array,
 };
 use arrow::compute::{filter_record_batch, take_record_batch};
 
@@ -18,7 +19,9 @@ use datafusion::prelude::SessionContext;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::history::{Commit, Existing, HistorySchema, Outcome, Part, Progress, StreamHistory, TableOptions, WriteOptions, Writer, rejected_schema};
+use crate::history::{
+    Commit, Existing, HistorySchema, Outcome, Part, Progress, StreamHistory, TableOptions, WriteOptions, Writer, rejected_schema,
+};
 use crate::registry::Stream;
 use crate::stream::decode::{Decoded, Options, Rejected};
 use crate::stream::dedupe::{Dedupe, Judged, Verdict};
@@ -259,7 +262,14 @@ impl Pipeline {
     }
 
     /// Takes decoded records of one partition as one step. `granularity` says against what lateness is judged.
-    pub async fn take(&mut self, partition: &str, decoded: Decoded, granularity: Granularity, token: Option<&str>, now: i64) -> Result<Step> {
+    pub async fn take(
+        &mut self,
+        partition: &str,
+        decoded: Decoded,
+        granularity: Granularity,
+        token: Option<&str>,
+        now: i64,
+    ) -> Result<Step> {
         if let Some(token) = token
             && self.applied(token).await?
         {
@@ -302,7 +312,8 @@ impl Pipeline {
             let last = decoded.offsets.iter().copied().chain(decoded.rejected.iter().map(|r| r.offset)).max();
             let app_id = offset_app(partition);
             let expected = self.history.transaction_version(&app_id).await?;
-            let mut progress = vec![Progress { app_id, partition: Some(partition.to_owned()), expected, version: last.map_or(next, |l| l + 1) }];
+            let mut progress =
+                vec![Progress { app_id, partition: Some(partition.to_owned()), expected, version: last.map_or(next, |l| l + 1) }];
             if let Some(token) = token {
                 progress.push(Progress { app_id: token_app(token), partition: None, expected: None, version: 1 });
             }
@@ -364,7 +375,15 @@ impl Pipeline {
         let n = rows.num_rows();
         let nothing = RecordBatch::new_empty(rows.schema());
         let Some(dedupe) = &mut self.dedupe else {
-            return Ok(Accepted { rows: (0..n).collect(), revisions: vec![0; n], duplicate: 0, conflicts: 0, judged: None, gone: nothing, come: rows.clone() });
+            return Ok(Accepted {
+                rows: (0..n).collect(),
+                revisions: vec![0; n],
+                duplicate: 0,
+                conflicts: 0,
+                judged: None,
+                gone: nothing,
+                come: rows.clone(),
+            });
         };
         let judged = dedupe.judge(rows)?;
         let mut verdicts = judged.verdicts.clone();
@@ -382,7 +401,15 @@ impl Pipeline {
             let kept = kept_of(&verdicts);
             let duplicate = (n - kept.len()) as u64;
             let come = if duplicate == 0 { rows.clone() } else { take_record_batch(rows, &picks(&kept))? };
-            return Ok(Accepted { revisions: vec![0; kept.len()], rows: kept, duplicate, conflicts: 0, judged: Some(judged), gone: nothing, come });
+            return Ok(Accepted {
+                revisions: vec![0; kept.len()],
+                rows: kept,
+                duplicate,
+                conflicts: 0,
+                judged: Some(judged),
+                gone: nothing,
+                come,
+            });
         }
         let looked_up = self.resolve(rows, &mut verdicts, &doubtful).await;
         let (gone, come, revisions_of) = match looked_up {
@@ -402,7 +429,12 @@ impl Pipeline {
 
     /// Decides the doubtful rows against history: turns unknown copies into duplicates, and finds what each identity showed before and
     /// shows now. Gives the rows that go, those that come, and the revisions of conflicting rows.
-    async fn resolve(&self, rows: &RecordBatch, verdicts: &mut [Verdict], doubtful: &[usize]) -> Result<(RecordBatch, RecordBatch, HashMap<usize, i32>)> {
+    async fn resolve(
+        &self,
+        rows: &RecordBatch,
+        verdicts: &mut [Verdict],
+        doubtful: &[usize],
+    ) -> Result<(RecordBatch, RecordBatch, HashMap<usize, i32>)> {
         let identity: Vec<usize> = std::iter::once(self.schema.event_time()).chain(self.schema.primary_key().iter().copied()).collect();
         let keys = take_record_batch(&rows.project(&identity)?, &picks(doubtful))?;
         let existing = self.history.lookup_identities(&keys, None).await?;
@@ -470,7 +502,14 @@ impl Pipeline {
     }
 
     /// Of the unknown rows those that equal a row of history which a greater one hides.
-    async fn hidden_copies(&self, rows: &RecordBatch, verdicts: &[Verdict], doubtful: &[usize], existing: &Existing, order: &BinaryArray) -> Result<HashSet<usize>> {
+    async fn hidden_copies(
+        &self,
+        rows: &RecordBatch,
+        verdicts: &[Verdict],
+        doubtful: &[usize],
+        existing: &Existing,
+        order: &BinaryArray,
+    ) -> Result<HashSet<usize>> {
         let times = self.schema.times(rows)?;
         let mut copies = HashSet::new();
         for (row, old) in doubtful.iter().zip(&existing.found) {
@@ -510,7 +549,19 @@ impl Pipeline {
         };
         let arrived = self.arrival(now);
         let known_from = self.dedupe.as_ref().map_or(i64::MIN, Dedupe::known_from);
-        Ok(Load { pipeline: self, writer, partition, arrived, aside, known_from, counts: IngestCounts::default(), rejected: vec![], judged: vec![], greatest: None, next: 0 })
+        Ok(Load {
+            pipeline: self,
+            writer,
+            partition,
+            arrived,
+            aside,
+            known_from,
+            counts: IngestCounts::default(),
+            rejected: vec![],
+            judged: vec![],
+            greatest: None,
+            next: 0,
+        })
     }
 
     /// Brings late records that were not yet into history.
@@ -555,7 +606,12 @@ impl Pipeline {
                 return Ok(());
             }
             let progress = vec![Progress { app_id: REPROCESS_APP.into(), partition: None, expected, version: upto }];
-            let commit = Commit { accepted: stored.into_iter().filter(|b| b.num_rows() > 0).collect(), progress, info: self.info(&counts), ..Commit::default() };
+            let commit = Commit {
+                accepted: stored.into_iter().filter(|b| b.num_rows() > 0).collect(),
+                progress,
+                info: self.info(&counts),
+                ..Commit::default()
+            };
             match self.history.commit(commit).await? {
                 Outcome::Committed { .. } => Ok(()),
                 Outcome::Superseded { .. } => Err(Error::closed("another process has reprocessed the stream's late events")),
@@ -640,8 +696,12 @@ impl Load<'_> {
         let result = async {
             counts.check()?;
             let files = self.writer.finish().await?;
-            let mut progress =
-                vec![Progress { app_id: offset_app(&self.partition), partition: Some(self.partition.clone()), expected: None, version: self.next.max(1) }];
+            let mut progress = vec![Progress {
+                app_id: offset_app(&self.partition),
+                partition: Some(self.partition.clone()),
+                expected: None,
+                version: self.next.max(1),
+            }];
             if let Some(token) = token {
                 progress.push(Progress { app_id: token_app(token), partition: None, expected: None, version: 1 });
             }
@@ -710,4 +770,3 @@ pub async fn read_table(context: &SessionContext, history: &StreamHistory, part:
 pub fn decode_options(stream: &Stream, record_bytes_max: usize, latest_us: Option<i64>) -> Options {
     Options { time_unit: stream.options.time_unit, record_bytes_max, latest_us, ..Options::default() }
 }
-

@@ -43,10 +43,15 @@ impl Inner {
                     let mut rows = vec![vec![Some("logical plan".into()), Some(optimized.display_indent().to_string())]];
                     if explain.analyze {
                         collect(physical.clone(), self.context.task_ctx()).await?;
-                        let text = datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(explain.verbose).to_string();
+                        let text = datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(physical.as_ref())
+                            .indent(explain.verbose)
+                            .to_string();
                         rows.push(vec![Some("physical plan with metrics".into()), Some(text)]);
                     } else {
-                        rows.push(vec![Some("physical plan".into()), Some(displayable(physical.as_ref()).indent(explain.verbose).to_string())]);
+                        rows.push(vec![
+                            Some("physical plan".into()),
+                            Some(displayable(physical.as_ref()).indent(explain.verbose).to_string()),
+                        ]);
                     }
                     text_rows(&["plan_type", "plan"], rows).map(Ok)
                 }
@@ -65,7 +70,11 @@ impl Inner {
     async fn batch_text(&self, plan: &FeaturePlan, source: &RelationSource) -> Result<String> {
         let physical = source.events((i64::MIN, i64::MAX), self.context.task_ctx().as_ref()).await?;
         let entity: Vec<_> = plan.entity.iter().map(|e| e.name.as_str()).collect();
-        Ok(format!("FeatureJoinExec: pieces by hash of ({}), one sweep a piece\n{}", entity.join(", "), displayable(physical.as_ref()).indent(false)))
+        Ok(format!(
+            "FeatureJoinExec: pieces by hash of ({}), one sweep a piece\n{}",
+            entity.join(", "),
+            displayable(physical.as_ref()).indent(false)
+        ))
     }
 
     async fn state_text(&self, name: &str, plan: &FeaturePlan) -> Result<String> {
@@ -77,7 +86,8 @@ impl Inner {
             text.push_str(&format!("bytes per event {:.1}\n", bytes as f64 / events as f64));
         }
         if online.horizon() > i64::MIN {
-            let at = chrono::DateTime::from_timestamp_micros(online.horizon()).map_or_else(|| online.horizon().to_string(), |t| t.to_rfc3339());
+            let at =
+                chrono::DateTime::from_timestamp_micros(online.horizon()).map_or_else(|| online.horizon().to_string(), |t| t.to_rfc3339());
             text.push_str(&format!("answers every instant from {at}\n"));
         }
         Ok(text)
@@ -85,7 +95,8 @@ impl Inner {
 }
 
 fn streaming_text(plan: &FeaturePlan) -> String {
-    let mut text = format!("KeyedIndex by ({}): a run per entity\n", plan.entity.iter().map(|e| e.name.as_str()).collect::<Vec<_>>().join(", "));
+    let mut text =
+        format!("KeyedIndex by ({}): a run per entity\n", plan.entity.iter().map(|e| e.name.as_str()).collect::<Vec<_>>().join(", "));
     for (i, value) in plan.values.iter().enumerate() {
         text.push_str(&format!("  keeps value {i}: {} {}\n", value.expr.logical, value.expr.data_type));
     }

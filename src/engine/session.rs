@@ -3,7 +3,6 @@
 //! A name is resolved when a statement is planned: a stream is its visible accepted events at the version of history that is newest
 //! then, a view can only be joined AS OF. Not here: statements of the dialect (`statement`).
 
-
 use std::fmt;
 use std::sync::{Arc, Weak};
 
@@ -126,4 +125,3 @@ pub(super) fn session(engine: &Weak<Inner>, settings: &Settings) -> Result<Sessi
     context.register_catalog("asof", Arc::new(catalog));
     Ok(context)
 }
-

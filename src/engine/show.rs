@@ -78,7 +78,13 @@ impl Inner {
                     .iter()
                     .flat_map(|(name, v)| {
                         v.view.plan.features.iter().map(|f| {
-                            vec![Some(name.clone()), Some(f.name.clone()), Some(sql_name(&f.data_type)), Some(f.text.clone()), Some(f.fingerprint.to_string())]
+                            vec![
+                                Some(name.clone()),
+                                Some(f.name.clone()),
+                                Some(sql_name(&f.data_type)),
+                                Some(f.text.clone()),
+                                Some(f.fingerprint.to_string()),
+                            ]
                         })
                     })
                     .collect(),
@@ -107,12 +113,15 @@ impl Inner {
         } else if let Some(v) = registry.views.get(&name.value) {
             let plan = &v.view.plan;
             let entity = plan.entity.iter().map(|e| vec![Some(e.name.clone()), Some(sql_name(&e.data_type)), cell("NO"), cell("entity")]);
-            let features = plan.features.iter().map(|f| vec![Some(f.name.clone()), Some(sql_name(&f.data_type)), cell("YES"), Some(f.text.clone())]);
+            let features =
+                plan.features.iter().map(|f| vec![Some(f.name.clone()), Some(sql_name(&f.data_type)), cell("YES"), Some(f.text.clone())]);
             let time = vec![Some(plan.time_column.clone()), cell("TIMESTAMP"), cell("NO"), cell("instant")];
             entity.chain(features).chain([time]).collect()
         } else if let Some(t) = registry.tables.get(&name.value) {
             let schema = self.external_table(t).await?.schema();
-            let row = |f: &Arc<Field>| vec![Some(f.name().clone()), Some(f.data_type().to_string()), cell(if f.is_nullable() { "YES" } else { "NO" }), None];
+            let row = |f: &Arc<Field>| {
+                vec![Some(f.name().clone()), Some(f.data_type().to_string()), cell(if f.is_nullable() { "YES" } else { "NO" }), None]
+            };
             schema.fields().iter().map(row).collect()
         } else {
             return Ok(Err(vec![registry.unknown(&name.value, "stream, feature view or table", name.span)]));
@@ -126,7 +135,11 @@ impl Inner {
         if let (Some(wanted), Some(found)) = (kind, found)
             && wanted != found
         {
-            return Err(vec![Diagnostic::error(codes::E0206, name.span, format!("\"{}\" is a {}, not a {}", name.value, found.noun(), wanted.noun()))]);
+            return Err(vec![Diagnostic::error(
+                codes::E0206,
+                name.span,
+                format!("\"{}\" is a {}, not a {}", name.value, found.noun(), wanted.noun()),
+            )]);
         }
         let sql = match found {
             Some(ObjectKind::Stream) => registry.streams[&name.value].sql.join(";\n"),

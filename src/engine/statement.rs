@@ -96,7 +96,11 @@ impl Inner {
         let registry = self.registry();
         match registry.kind(&name.value) {
             Some(ObjectKind::Stream) => Ok(()),
-            Some(kind) => Err(vec![Diagnostic::error(codes::E0206, name.span, format!("\"{}\" is a {}; only streams are written", name.value, kind.noun()))]),
+            Some(kind) => Err(vec![Diagnostic::error(
+                codes::E0206,
+                name.span,
+                format!("\"{}\" is a {}; only streams are written", name.value, kind.noun()),
+            )]),
             None => Err(vec![registry.unknown(&name.value, "stream", name.span)]),
         }
     }
@@ -226,8 +230,11 @@ impl Inner {
 
     /// The value of an expression without columns.
     pub(crate) async fn constant(&self, expr: &ast::Expr, params: &[ScalarValue]) -> Result<ScalarValue> {
-        let statements = asof_sql::parse::parse(&format!("SELECT {expr}"), "instant").map_err(|_| Error::invalid("not a constant expression"))?;
-        let Some(StatementKind::Query(query)) = statements.first().map(|s| &s.kind) else { return Err(Error::invalid("not a constant expression")) };
+        let statements =
+            asof_sql::parse::parse(&format!("SELECT {expr}"), "instant").map_err(|_| Error::invalid("not a constant expression"))?;
+        let Some(StatementKind::Query(query)) = statements.first().map(|s| &s.kind) else {
+            return Err(Error::invalid("not a constant expression"));
+        };
         let (_, batches) = self.collect(self.plan(query, params).await?).await?;
         match batches.iter().find(|b| b.num_rows() == 1 && b.num_columns() == 1) {
             Some(batch) => Ok(ScalarValue::try_from_array(batch.column(0), 0)?),
@@ -252,7 +259,13 @@ impl Inner {
         let mut all = schema.metadata().clone();
         all.extend(metadata);
         let schema: SchemaRef = Arc::new(Schema::new_with_metadata(schema.fields().clone(), all));
-        let batches = batches.into_iter().map(|b| Ok(RecordBatch::try_new_with_options(schema.clone(), b.columns().to_vec(), &arrow::array::RecordBatchOptions::new().with_row_count(Some(b.num_rows())))?));
+        let batches = batches.into_iter().map(|b| {
+            Ok(RecordBatch::try_new_with_options(
+                schema.clone(),
+                b.columns().to_vec(),
+                &arrow::array::RecordBatchOptions::new().with_row_count(Some(b.num_rows())),
+            )?)
+        });
         Ok((schema.clone(), batches.collect::<Result<_>>()?))
     }
 
@@ -311,9 +324,10 @@ impl Inner {
         config = if definition.columns.is_empty() {
             config.infer_schema(&state).await?
         } else {
-            let fields = definition.columns.iter().map(|c| {
-                arrow::datatypes::Field::new(&c.name.value, crate::registry::arrow_type(&c.data_type), !c.not_null)
-            });
+            let fields = definition
+                .columns
+                .iter()
+                .map(|c| arrow::datatypes::Field::new(&c.name.value, crate::registry::arrow_type(&c.data_type), !c.not_null));
             config.with_schema(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
         };
         if config.file_schema.as_ref().is_none_or(|s| s.fields().is_empty()) {
@@ -325,7 +339,8 @@ impl Inner {
     async fn copy_to(&self, copy: &CopyTo, params: &[ScalarValue]) -> Result<Output> {
         let ending = copy.path.rsplit('.').next().unwrap_or_default();
         let format = copy.format.map(|(f, _)| f).or_else(|| FileFormat::find(if ending == "jsonl" { "json" } else { ending }));
-        let format = format.ok_or_else(|| Error::invalid(format!("the format of \"{}\" is not known; give FORMAT parquet, csv or json", copy.path)))?;
+        let format = format
+            .ok_or_else(|| Error::invalid(format!("the format of \"{}\" is not known; give FORMAT parquet, csv or json", copy.path)))?;
         let plan = self.plan(&copy.query, params).await?;
         let lineage = self.lineage(&plan);
         let physical = self.context.state().create_physical_plan(&plan).await?;
@@ -340,9 +355,13 @@ fn listing_format(definition: &CreateExternalTable) -> Result<(Arc<dyn DfFormat>
         let key = option.key.to_lowercase();
         match (definition.format, key.strip_prefix("format.").unwrap_or(&key), &option.value) {
             (FileFormat::Csv, "has_header", OptionValue::Boolean(b)) => csv = csv.with_has_header(*b),
-            (FileFormat::Csv, "has_header", OptionValue::String(s)) if s == "true" || s == "false" => csv = csv.with_has_header(s == "true"),
+            (FileFormat::Csv, "has_header", OptionValue::String(s)) if s == "true" || s == "false" => {
+                csv = csv.with_has_header(s == "true")
+            }
             (FileFormat::Csv, "delimiter", OptionValue::String(s)) if s.len() == 1 => csv = csv.with_delimiter(s.as_bytes()[0]),
-            _ => return Err(Error::invalid(format!("table option \"{}\" is not known or not valid for {}", option.key, definition.format))),
+            _ => {
+                return Err(Error::invalid(format!("table option \"{}\" is not known or not valid for {}", option.key, definition.format)));
+            }
         }
     }
     // A path that names a file is read whatever its ending; a folder's files must have the format's.
@@ -356,7 +375,8 @@ fn listing_format(definition: &CreateExternalTable) -> Result<(Arc<dyn DfFormat>
 }
 
 fn table_name(name: &ast::ObjectName) -> Option<String> {
-    let parts: Option<Vec<String>> = name.0.iter().map(|p| p.as_ident().map(|i| asof_sql::ast::fold(&i.value, i.quote_style.is_some()))).collect();
+    let parts: Option<Vec<String>> =
+        name.0.iter().map(|p| p.as_ident().map(|i| asof_sql::ast::fold(&i.value, i.quote_style.is_some()))).collect();
     let parts = parts?;
     match parts.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [table] | ["public", table] | ["asof", "public", table] => Some((*table).to_owned()),
@@ -499,7 +519,9 @@ impl Error {
         }
         let message = self.message().strip_prefix("Error during planning: ").unwrap_or(self.message()).to_owned();
         let first = message.lines().next().unwrap_or_default();
-        let between = |from: &str, to: &str| first.split_once(from).and_then(|(_, rest)| rest.split_once(to)).map(|(name, _)| name.trim_matches('"').to_owned());
+        let between = |from: &str, to: &str| {
+            first.split_once(from).and_then(|(_, rest)| rest.split_once(to)).map(|(name, _)| name.trim_matches('"').to_owned())
+        };
         let named = |name: &str| name.rsplit('.').next().unwrap_or(name).trim_matches('"').to_owned();
         let d = if let Some(name) = between("table 'asof.public.", "' not found") {
             let span = place_of(statement, &name);
@@ -511,9 +533,12 @@ impl Error {
                 Some(near) => d.help(format!("The nearest known column is \"{}\".", named(&near))),
                 None => d,
             }
-        } else if let Some(name) = between("Ambiguous reference to unqualified field ", "\u{0}").or_else(|| first.split_once("Ambiguous reference to unqualified field ").map(|(_, n)| n.to_owned())) {
+        } else if let Some(name) = between("Ambiguous reference to unqualified field ", "\u{0}")
+            .or_else(|| first.split_once("Ambiguous reference to unqualified field ").map(|(_, n)| n.to_owned()))
+        {
             let name = named(&name);
-            Diagnostic::error(codes::E0203, place_of(statement, &name), format!("column \"{name}\" is ambiguous")).help("Qualify it with the table's name or alias.")
+            Diagnostic::error(codes::E0203, place_of(statement, &name), format!("column \"{name}\" is ambiguous"))
+                .help("Qualify it with the table's name or alias.")
         } else {
             Diagnostic::error(codes::E0405, statement.span, first.to_owned())
         };

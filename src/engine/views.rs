@@ -88,7 +88,8 @@ impl Inner {
     }
 
     fn pinned_held<'a>(histories: impl Iterator<Item = (&'a StreamHistory, String)>) -> HistoryScans {
-        let streams = histories.map(|(h, name)| (name, crate::serve::scans::Pinned { history: h.clone(), version: h.version(), upto: None }));
+        let streams =
+            histories.map(|(h, name)| (name, crate::serve::scans::Pinned { history: h.clone(), version: h.version(), upto: None }));
         HistoryScans { streams: streams.collect() }
     }
 

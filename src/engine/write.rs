@@ -114,7 +114,11 @@ impl Inner {
         };
         let given = batches.1.first().map_or(batches.0.fields().len(), RecordBatch::num_columns);
         if given != names.len() {
-            return Err(Error::invalid(format!("INSERT INTO \"{}\" names {} columns, its source has {given}", insert.stream.value, names.len())));
+            return Err(Error::invalid(format!(
+                "INSERT INTO \"{}\" names {} columns, its source has {given}",
+                insert.stream.value,
+                names.len()
+            )));
         }
         for (i, name) in names.iter().enumerate() {
             if !definition.schema.columns().iter().any(|c| &c.name == name) {

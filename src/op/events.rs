@@ -78,7 +78,12 @@ impl Events {
         let times = column(width)?.as_primitive_opt::<TimestampMicrosecondType>();
         let times = times.ok_or_else(|| Error::internal("event times must be microseconds"))?;
         let keys = if keyed { Some(column(width + 1)?.as_binary::<i32>().clone()) } else { None };
-        Ok(Events { rows: RecordBatch::try_new(rows.clone(), batch.columns()[..width].to_vec())?, times: times.values().clone(), keys, weights: None })
+        Ok(Events {
+            rows: RecordBatch::try_new(rows.clone(), batch.columns()[..width].to_vec())?,
+            times: times.values().clone(),
+            keys,
+            weights: None,
+        })
     }
 }
 

@@ -39,7 +39,8 @@ pub fn scan(scan: &Scan, batch: &RecordBatch, keyed: bool) -> Result<Events> {
         None
     };
     let n = batch.num_rows();
-    let columns = scan.schema.fields().iter().enumerate().map(|(i, f)| read(i).unwrap_or_else(|| new_null_array(f.data_type(), n))).collect();
+    let columns =
+        scan.schema.fields().iter().enumerate().map(|(i, f)| read(i).unwrap_or_else(|| new_null_array(f.data_type(), n))).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(n));
     Ok(Events { rows: RecordBatch::try_new_with_options(scan.schema.clone(), columns, &options)?, times, keys, weights: None })
 }

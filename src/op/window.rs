@@ -48,7 +48,11 @@ impl View {
             .deferred
             .iter()
             .map(|d| {
-                let inputs = d.inputs.iter().enumerate().map(|(i, v)| Field::new(format!("__input_{i}"), plan.values[*v].expr.data_type.clone(), true));
+                let inputs = d
+                    .inputs
+                    .iter()
+                    .enumerate()
+                    .map(|(i, v)| Field::new(format!("__input_{i}"), plan.values[*v].expr.data_type.clone(), true));
                 Arc::new(Schema::new(inputs.chain([Field::new(AS_OF, instant_type(), true)]).collect::<Vec<_>>()))
             })
             .collect();
@@ -68,7 +72,8 @@ impl View {
         let masks = plan.masks.iter().map(|m| mask(m, &events.rows)).collect::<Result<Vec<_>>>()?;
         let entity: Vec<ArrayRef> = plan.entity.iter().map(|e| events.rows.column(e.column).clone()).collect();
         let keys = EntityKeys::try_new(&entity, events.len())?;
-        let rows = Rows::try_new(&plan.program, events.times.clone(), events.keys.clone(), values, masks).map_err(|e| Error::internal(e.to_string()))?;
+        let rows = Rows::try_new(&plan.program, events.times.clone(), events.keys.clone(), values, masks)
+            .map_err(|e| Error::internal(e.to_string()))?;
         Ok(EntityRows { keys, rows })
     }
 
@@ -108,12 +113,17 @@ impl View {
         let n = range.len();
         let mut columns: Vec<ArrayRef> = d.inputs.iter().map(|v| run.column(program, *v, range.clone())).collect();
         columns.push(utc(vec![at.at; n].into()));
-        let rows = RecordBatch::try_new_with_options(self.deferred_schemas[i].clone(), columns, &RecordBatchOptions::new().with_row_count(Some(n)))?;
+        let rows = RecordBatch::try_new_with_options(
+            self.deferred_schemas[i].clone(),
+            columns,
+            &RecordBatchOptions::new().with_row_count(Some(n)),
+        )?;
         let values = d.argument.iter().map(|a| a.evaluate(&rows)).collect::<Result<Vec<_>, _>>()?;
         let masks: Vec<BooleanArray> = d.filter.iter().map(|f| mask(f, &rows)).collect::<Result<_>>()?;
         // The events are in their order already; numbering them keeps it.
         let order = arrow::array::BinaryArray::from_iter_values((0..n as u64).map(u64::to_be_bytes));
-        let rows = Rows::try_new(&d.program, ScalarBuffer::from(vec![at.at; n]), Some(order), values, masks).map_err(|e| Error::internal(e.to_string()))?;
+        let rows = Rows::try_new(&d.program, ScalarBuffer::from(vec![at.at; n]), Some(order), values, masks)
+            .map_err(|e| Error::internal(e.to_string()))?;
         let mut scratch = Run::new();
         for row in 0..n {
             let applied = scratch.insert(&d.program, &rows, row);
@@ -131,7 +141,12 @@ impl View {
             results.extend(columns.finish());
         }
         if self.plain {
-            return Ok(self.plan.features.iter().filter_map(|f| if let FeatureValue::Aggregate(i) = f.value { results.get(i).cloned() } else { None }).collect());
+            return Ok(self
+                .plan
+                .features
+                .iter()
+                .filter_map(|f| if let FeatureValue::Aggregate(i) = f.value { results.get(i).cloned() } else { None })
+                .collect());
         }
         let columns: Vec<ArrayRef> = entity.iter().cloned().chain([instants.clone()]).chain(results.iter().cloned()).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(instants.len()));
@@ -195,7 +210,9 @@ pub fn check_key_types(name: &str, entity: &DataType, given: &DataType) -> Resul
         _ => "another type",
     };
     let (want, got) = (kind(entity), kind(given));
-    let fits = want == got || given == &DataType::Null || (matches!(want, "a date" | "a timestamp") && matches!(got, "a string" | "a date" | "a timestamp"));
+    let fits = want == got
+        || given == &DataType::Null
+        || (matches!(want, "a date" | "a timestamp") && matches!(got, "a string" | "a date" | "a timestamp"));
     if !fits {
         return Err(Error::invalid(format!("entity column \"{name}\" is {want}, found {got}")));
     }

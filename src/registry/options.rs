@@ -91,12 +91,17 @@ pub fn stream_options(mut options: StreamOptions, entries: &[OptionEntry]) -> Re
         }
         (_, Some(_)) => {
             let span = entries.iter().find(|e| e.key == "path").map(|e| e.key_span).unwrap_or_default();
-            errors.push(Diagnostic::error(codes::E0602, span, "option \"path\" belongs to connector \"file\"").help("Add connector = 'file'."));
+            errors.push(
+                Diagnostic::error(codes::E0602, span, "option \"path\" belongs to connector \"file\"").help("Add connector = 'file'."),
+            );
             Connector::Push
         }
         _ if format.is_some() || follow.is_some() => {
             let span = entries.iter().find(|e| e.key == "format" || e.key == "mode").map(|e| e.key_span).unwrap_or_default();
-            errors.push(Diagnostic::error(codes::E0602, span, "options \"format\" and \"mode\" belong to connector \"file\"").help("Add connector = 'file'."));
+            errors.push(
+                Diagnostic::error(codes::E0602, span, "options \"format\" and \"mode\" belong to connector \"file\"")
+                    .help("Add connector = 'file'."),
+            );
             Connector::Push
         }
         _ => Connector::Push,

@@ -119,7 +119,11 @@ impl Registry {
             }
             StatementKind::CreateExternalTable(c) => {
                 if let Some(kind) = self.kind(&c.name.value) {
-                    return if c.if_not_exists && kind == ObjectKind::Table { Ok(Change::Nothing) } else { one(taken(&c.name.value, kind, c.name.span)) };
+                    return if c.if_not_exists && kind == ObjectKind::Table {
+                        Ok(Change::Nothing)
+                    } else {
+                        one(taken(&c.name.value, kind, c.name.span))
+                    };
                 }
                 self.tables.insert(c.name.value.clone(), ExternalTable { definition: c.clone(), sql: statement.text.clone() });
                 Ok(Change::TableCreated(c.name.value.clone()))
@@ -130,7 +134,11 @@ impl Registry {
                     Some(kind) if kind == d.kind => {}
                     None if d.if_exists => return Ok(Change::Nothing),
                     Some(kind) => {
-                        return one(Diagnostic::error(codes::E0206, d.name.span, format!("\"{name}\" is a {}, not a {}", kind.noun(), d.kind.noun())));
+                        return one(Diagnostic::error(
+                            codes::E0206,
+                            d.name.span,
+                            format!("\"{name}\" is a {}, not a {}", kind.noun(), d.kind.noun()),
+                        ));
                     }
                     None => return one(self.unknown(name, d.kind.noun(), d.name.span)),
                 }
@@ -180,7 +188,11 @@ impl Registry {
 
     fn create_stream(&mut self, c: &CreateStream, text: &str) -> Checked<Change> {
         if let Some(kind) = self.kind(&c.name.value) {
-            return if c.if_not_exists && kind == ObjectKind::Stream { Ok(Change::Nothing) } else { one(taken(&c.name.value, kind, c.name.span)) };
+            return if c.if_not_exists && kind == ObjectKind::Stream {
+                Ok(Change::Nothing)
+            } else {
+                one(taken(&c.name.value, kind, c.name.span))
+            };
         }
         let mut errors = Vec::new();
         if c.name.value.contains('$') || c.name.value.contains('/') || c.name.value.starts_with('.') {
@@ -189,12 +201,24 @@ impl Registry {
         let mut columns: Vec<StreamColumn> = Vec::new();
         for column in &c.columns {
             if columns.iter().any(|x| x.name == column.name.value) {
-                errors.push(Diagnostic::error(codes::E0202, column.name.span, format!("column \"{}\" is declared twice", column.name.value)));
+                errors.push(Diagnostic::error(
+                    codes::E0202,
+                    column.name.span,
+                    format!("column \"{}\" is declared twice", column.name.value),
+                ));
             }
             if column.name.value.starts_with('_') {
-                errors.push(Diagnostic::error(codes::E0204, column.name.span, "a column's name cannot begin with an underscore; these are history's own"));
+                errors.push(Diagnostic::error(
+                    codes::E0204,
+                    column.name.span,
+                    "a column's name cannot begin with an underscore; these are history's own",
+                ));
             }
-            columns.push(StreamColumn { name: column.name.value.clone(), data_type: arrow_type(&column.data_type), nullable: !column.not_null });
+            columns.push(StreamColumn {
+                name: column.name.value.clone(),
+                data_type: arrow_type(&column.data_type),
+                nullable: !column.not_null,
+            });
         }
         let find = |name: &asof_sql::ast::Name, errors: &mut Vec<Diagnostic>| {
             let found = columns.iter().position(|x| x.name == name.value);
@@ -206,7 +230,11 @@ impl Registry {
         };
         let event_time = find(&c.watermark.column, &mut errors);
         if let Some(i) = event_time.filter(|i| !matches!(columns[*i].data_type, DataType::Timestamp(_, _))) {
-            errors.push(Diagnostic::error(codes::E0402, c.watermark.column.span, format!("event time \"{}\" is not a TIMESTAMP", columns[i].name)));
+            errors.push(Diagnostic::error(
+                codes::E0402,
+                c.watermark.column.span,
+                format!("event time \"{}\" is not a TIMESTAMP", columns[i].name),
+            ));
         }
         let mut primary_key = Vec::new();
         for name in c.primary_key.iter().flat_map(|k| &k.names) {
@@ -257,10 +285,16 @@ fn add_column(stream: &mut Stream, c: &ColumnDef) -> Checked<()> {
         return one(Diagnostic::error(codes::E0202, c.name.span, format!("column \"{}\" is declared already", c.name.value)));
     }
     if c.name.value.starts_with('_') {
-        return one(Diagnostic::error(codes::E0204, c.name.span, "a column's name cannot begin with an underscore; these are history's own"));
+        return one(Diagnostic::error(
+            codes::E0204,
+            c.name.span,
+            "a column's name cannot begin with an underscore; these are history's own",
+        ));
     }
     if c.not_null {
-        return one(Diagnostic::error(codes::E0105, c.span, "an added column is nullable").help("Leave NOT NULL out; older events have NULL."));
+        return one(
+            Diagnostic::error(codes::E0105, c.span, "an added column is nullable").help("Leave NOT NULL out; older events have NULL.")
+        );
     }
     info.columns.push(StreamColumn { name: c.name.value.clone(), data_type: arrow_type(&c.data_type), nullable: true });
     stream.schema = Arc::new(schema_of(&info).map_err(|e| vec![Diagnostic::error(codes::E0402, c.span, e.to_string())])?);
@@ -269,7 +303,8 @@ fn add_column(stream: &mut Stream, c: &ColumnDef) -> Checked<()> {
 }
 
 fn taken(name: &str, kind: ObjectKind, span: asof_sql::Span) -> Diagnostic {
-    Diagnostic::error(codes::E0202, span, format!("a {} \"{name}\" exists already", kind.noun())).help("Use another name, or IF NOT EXISTS.")
+    Diagnostic::error(codes::E0202, span, format!("a {} \"{name}\" exists already", kind.noun()))
+        .help("Use another name, or IF NOT EXISTS.")
 }
 
 /// OR REPLACE may add features and change what changes no value; anything else would change what a name means.
@@ -279,10 +314,13 @@ fn check_replaceable(old: &FeaturePlan, new: &FeaturePlan, span: asof_sql::Span)
         let help = format!("Give the new meaning a new name, as {}_v2, in this view or another.", feature.name);
         match new.feature(&feature.name).map(|i| &new.features[i]) {
             None => errors.push(
-                Diagnostic::error(codes::E0207, span, format!("feature \"{}\" would be dropped", feature.name)).help("Keep it, or create a view of another name."),
+                Diagnostic::error(codes::E0207, span, format!("feature \"{}\" would be dropped", feature.name))
+                    .help("Keep it, or create a view of another name."),
             ),
             Some(n) if n.fingerprint != feature.fingerprint => {
-                errors.push(Diagnostic::error(codes::E0207, span, format!("feature \"{}\" would change its meaning", feature.name)).help(help));
+                errors.push(
+                    Diagnostic::error(codes::E0207, span, format!("feature \"{}\" would change its meaning", feature.name)).help(help),
+                );
             }
             Some(_) => {}
         }

@@ -23,7 +23,13 @@ enum Writer {
 }
 
 /// Runs a plan into one file of a format; the schema's metadata gets `lineage`. Returns the number of rows.
-pub async fn write(context: &SessionContext, plan: Arc<dyn ExecutionPlan>, path: &str, format: FileFormat, lineage: HashMap<String, String>) -> Result<u64> {
+pub async fn write(
+    context: &SessionContext,
+    plan: Arc<dyn ExecutionPlan>,
+    path: &str,
+    format: FileFormat,
+    lineage: HashMap<String, String>,
+) -> Result<u64> {
     let path = std::path::Path::new(path.strip_prefix("file://").unwrap_or(path));
     let fail = |e: &dyn std::fmt::Display| Error::unavailable(format!("cannot write \"{}\": {e}", path.display()));
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {

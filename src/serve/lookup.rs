@@ -41,7 +41,11 @@ fn one<T>(d: Diagnostic) -> Checked<T> {
 }
 
 /// Answers the statement: one row per entity asked for, in the order asked.
-pub(crate) async fn for_entity(engine: &Inner, f: &ForEntity, params: &[ScalarValue]) -> Result<Checked<(SchemaRef, Vec<RecordBatch>, Option<String>)>> {
+pub(crate) async fn for_entity(
+    engine: &Inner,
+    f: &ForEntity,
+    params: &[ScalarValue],
+) -> Result<Checked<(SchemaRef, Vec<RecordBatch>, Option<String>)>> {
     let (asked, items) = match views(engine, f) {
         Ok(found) => found,
         Err(d) => return Ok(Err(d)),
@@ -66,7 +70,13 @@ pub(crate) async fn for_entity(engine: &Inner, f: &ForEntity, params: &[ScalarVa
     let mut answer = Answer { columns: vec![], arrays: vec![], rows, at };
     let mut notes = Vec::new();
     for asked in &asked {
-        let keys: Vec<ArrayRef> = asked.view.plan.entity.iter().filter_map(|e| entity.iter().position(|(n, _)| n == &e.name).map(|i| given.arrays[i].clone())).collect();
+        let keys: Vec<ArrayRef> = asked
+            .view
+            .plan
+            .entity
+            .iter()
+            .filter_map(|e| entity.iter().position(|(n, _)| n == &e.name).map(|i| given.arrays[i].clone()))
+            .collect();
         let mut unknown = vec![false; rows];
         for e in &asked.view.plan.entity {
             if let Some(i) = entity.iter().position(|(n, _)| n == &e.name) {
@@ -88,7 +98,11 @@ pub(crate) async fn for_entity(engine: &Inner, f: &ForEntity, params: &[ScalarVa
 pub(crate) fn describe(engine: &Inner, f: &ForEntity) -> Checked<String> {
     let (asked, _) = views(engine, f)?;
     let names: Vec<_> = asked.iter().map(|a| a.name.as_str()).collect();
-    Ok(format!("OnlineLookup [{}], {} entities; instants before the state's horizon are computed from history by FeatureJoinExec", names.join(", "), f.keys.rows.len()))
+    Ok(format!(
+        "OnlineLookup [{}], {} entities; instants before the state's horizon are computed from history by FeatureJoinExec",
+        names.join(", "),
+        f.keys.rows.len()
+    ))
 }
 
 fn views(engine: &Inner, f: &ForEntity) -> Checked<(Vec<Asked>, Vec<ast::SelectItem>)> {
@@ -111,7 +125,11 @@ fn views(engine: &Inner, f: &ForEntity) -> Checked<(Vec<Asked>, Vec<ast::SelectI
                 asked.push(Asked { name: table, alias, view: v.view.clone() });
             }
             None if registry.kind(&table).is_some() => {
-                errors.push(Diagnostic::error(codes::E0206, span, format!("\"{table}\" is no feature view; FOR ENTITY asks feature views")));
+                errors.push(Diagnostic::error(
+                    codes::E0206,
+                    span,
+                    format!("\"{table}\" is no feature view; FOR ENTITY asks feature views"),
+                ));
             }
             None => {
                 let d = Diagnostic::error(codes::E0201, span, format!("unknown feature view \"{table}\""));
@@ -132,7 +150,11 @@ fn entity_list(asked: &[Asked], span: Span) -> Checked<Vec<(String, DataType)>> 
         match entity.iter().find(|(n, _)| n == &e.name) {
             None => entity.push((e.name.clone(), e.data_type.clone())),
             Some((_, t)) if t != &e.data_type => {
-                return one(Diagnostic::error(codes::E0501, span, format!("entity column \"{}\" has type {t} in one view and {} in another", e.name, e.data_type)));
+                return one(Diagnostic::error(
+                    codes::E0501,
+                    span,
+                    format!("entity column \"{}\" has type {t} in one view and {} in another", e.name, e.data_type),
+                ));
             }
             Some(_) => {}
         }
@@ -154,7 +176,11 @@ fn key_columns(f: &ForEntity, entity: &[(String, DataType)], params: &[ScalarVal
         Some(columns) => {
             for (at, name) in columns.iter().enumerate() {
                 let Some(i) = entity.iter().position(|(n, _)| n == &name.value) else {
-                    let d = Diagnostic::error(codes::E0501, name.span, format!("\"{}\" is no entity column; the entity is ({})", name.value, list()));
+                    let d = Diagnostic::error(
+                        codes::E0501,
+                        name.span,
+                        format!("\"{}\" is no entity column; the entity is ({})", name.value, list()),
+                    );
                     return one(match nearest(&name.value, entity.iter().map(|(n, _)| n.as_str())) {
                         Some(near) => d.help(format!("The nearest entity column is \"{near}\".")),
                         None => d,
@@ -175,7 +201,8 @@ fn key_columns(f: &ForEntity, entity: &[(String, DataType)], params: &[ScalarVal
     for row in &f.keys.rows {
         if f.keys.columns.is_none() && row.values.len() != entity.len() {
             let message = format!("the entity has {} columns ({}), found {} values", entity.len(), list(), row.values.len());
-            return one(Diagnostic::error(codes::E0501, row.span, message).help(format!("Write FOR ENTITY ({}) IN ((...)), or name each column.", list())));
+            return one(Diagnostic::error(codes::E0501, row.span, message)
+                .help(format!("Write FOR ENTITY ({}) IN ((...)), or name each column.", list())));
         }
     }
     for (i, (name, data_type)) in entity.iter().enumerate() {
@@ -192,7 +219,12 @@ fn key_columns(f: &ForEntity, entity: &[(String, DataType)], params: &[ScalarVal
     if errors.is_empty() { Ok(Given { arrays, unknown }) } else { Err(errors) }
 }
 
-fn column(name: &str, data_type: &DataType, values: &[&KeyValue], params: &[ScalarValue]) -> std::result::Result<(ArrayRef, Vec<bool>), Diagnostic> {
+fn column(
+    name: &str,
+    data_type: &DataType,
+    values: &[&KeyValue],
+    params: &[ScalarValue],
+) -> std::result::Result<(ArrayRef, Vec<bool>), Diagnostic> {
     // The usual case: strings for a string column.
     if data_type == &DataType::Utf8View && values.iter().all(|v| matches!(v.literal, KeyLiteral::String(_))) {
         let texts = values.iter().map(|v| if let KeyLiteral::String(s) = &v.literal { s.as_str() } else { "" });
@@ -268,7 +300,9 @@ async fn instant(engine: &Inner, at: &AstInstant, params: &[ScalarValue]) -> Res
     };
     let evaluated = engine.constant(expr, params).await;
     let timestamp = |v: ScalarValue| match v.data_type() {
-        DataType::Timestamp(_, _) | DataType::Date32 | DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null => Ok(v.cast_to(&instant_type())?),
+        DataType::Timestamp(_, _) | DataType::Date32 | DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null => {
+            Ok(v.cast_to(&instant_type())?)
+        }
         other => Err(Error::invalid(format!("found {other}"))),
     };
     let value = match evaluated.and_then(timestamp) {
@@ -280,7 +314,13 @@ async fn instant(engine: &Inner, at: &AstInstant, params: &[ScalarValue]) -> Res
 }
 
 /// The features of one view for all entities, and what is to be said of where they come from.
-async fn features(engine: &Inner, asked: &Asked, keys: &[ArrayRef], unknown: &[bool], at: Instant) -> Result<(Vec<ArrayRef>, Option<String>)> {
+async fn features(
+    engine: &Inner,
+    asked: &Asked,
+    keys: &[ArrayRef],
+    unknown: &[bool],
+    at: Instant,
+) -> Result<(Vec<ArrayRef>, Option<String>)> {
     let path = engine.settings.read_path;
     if path != ReadPath::History {
         let online = engine.online(&asked.name).await?;
@@ -288,8 +328,12 @@ async fn features(engine: &Inner, asked: &Asked, keys: &[ArrayRef], unknown: &[b
             return Ok((online.features(keys, unknown, &vec![at; unknown.len()])?, None));
         }
         if path == ReadPath::Online {
-            let earliest = chrono::DateTime::from_timestamp_micros(online.horizon()).map_or_else(|| online.horizon().to_string(), |t| t.to_rfc3339());
-            return Err(Error::invalid(format!("feature view \"{}\" answers online from {earliest} on; earlier instants are refused here", asked.name)));
+            let earliest =
+                chrono::DateTime::from_timestamp_micros(online.horizon()).map_or_else(|| online.horizon().to_string(), |t| t.to_rfc3339());
+            return Err(Error::invalid(format!(
+                "feature view \"{}\" answers online from {earliest} on; earlier instants are refused here",
+                asked.name
+            )));
         }
     }
     let features = from_history(engine, &asked.view, keys, unknown, at).await?;
@@ -299,7 +343,8 @@ async fn features(engine: &Inner, asked: &Asked, keys: &[ArrayRef], unknown: &[b
 /// The same features by the batch path.
 async fn from_history(engine: &Inner, view: &Arc<View>, keys: &[ArrayRef], unknown: &[bool], at: Instant) -> Result<Vec<ArrayRef>> {
     let n = unknown.len();
-    let mut fields: Vec<Field> = keys.iter().enumerate().map(|(i, k)| Field::new(format!("key_{i}"), k.data_type().clone(), true)).collect();
+    let mut fields: Vec<Field> =
+        keys.iter().enumerate().map(|(i, k)| Field::new(format!("key_{i}"), k.data_type().clone(), true)).collect();
     fields.push(Field::new("instant", instant_type(), true));
     let schema = Arc::new(Schema::new(fields));
     // An entity that cannot exist has no events, as a NULL key has none.
@@ -360,7 +405,8 @@ impl Answer {
             [q, name] => (Some(q.as_str()), name),
             _ => (None, &folded[folded.len() - 1]),
         };
-        let span = parts.first().map(|p| Span::from(p.span)).unwrap_or_default().to(parts.last().map(|p| Span::from(p.span)).unwrap_or_default());
+        let span =
+            parts.first().map(|p| Span::from(p.span)).unwrap_or_default().to(parts.last().map(|p| Span::from(p.span)).unwrap_or_default());
         let found = self.find(qualifier, name);
         match found.as_slice() {
             [] => {
@@ -374,12 +420,20 @@ impl Answer {
             [first, ..] if entity.iter().any(|(n, _)| n == name) => Ok(*first),
             _ => {
                 let of: Vec<_> = found.iter().map(|i| format!("{}.{name}", self.columns[*i].0)).collect();
-                Err(Diagnostic::error(codes::E0203, span, format!("feature \"{name}\" is ambiguous")).help(format!("Write one of {}.", of.join(", "))))
+                Err(Diagnostic::error(codes::E0203, span, format!("feature \"{name}\" is ambiguous"))
+                    .help(format!("Write one of {}.", of.join(", "))))
             }
         }
     }
 
-    async fn select(&self, engine: &Inner, items: &[ast::SelectItem], entity: &[(String, DataType)], asked: &[Asked], f: &ForEntity) -> Result<Checked<RecordBatch>> {
+    async fn select(
+        &self,
+        engine: &Inner,
+        items: &[ast::SelectItem],
+        entity: &[(String, DataType)],
+        asked: &[Asked],
+        f: &ForEntity,
+    ) -> Result<Checked<RecordBatch>> {
         let (mut fields, mut arrays, mut errors): (Vec<Field>, Vec<ArrayRef>, Vec<Diagnostic>) = (vec![], vec![], vec![]);
         let mut put = |name: &str, array: ArrayRef| {
             fields.push(Field::new(name, array.data_type().clone(), true));
@@ -396,7 +450,11 @@ impl Answer {
                     for a in asked {
                         for feature in &a.view.plan.features {
                             if self.find(None, &feature.name).len() > 1 {
-                                let d = Diagnostic::error(codes::E0203, f.query.span(), format!("feature \"{}\" is in two of the views, so * is ambiguous", feature.name));
+                                let d = Diagnostic::error(
+                                    codes::E0203,
+                                    f.query.span(),
+                                    format!("feature \"{}\" is in two of the views, so * is ambiguous", feature.name),
+                                );
                                 errors.push(d.help("Name the features, qualified by their view."));
                             }
                             if let Some(i) = self.find(Some(&a.alias), &feature.name).first() {
@@ -412,7 +470,9 @@ impl Answer {
                         errors.push(Diagnostic::error(codes::E0201, n.span(), format!("unknown view \"{alias}\"")));
                         continue;
                     };
-                    for i in (0..self.columns.len()).filter(|i| self.columns[*i].0 == alias && self.columns[*i].1.name() != &a.view.plan.time_column) {
+                    for i in (0..self.columns.len())
+                        .filter(|i| self.columns[*i].0 == alias && self.columns[*i].1.name() != &a.view.plan.time_column)
+                    {
                         put(self.columns[i].1.name(), self.arrays[i].clone());
                     }
                     continue;
@@ -476,8 +536,10 @@ impl Answer {
         }
         let refused = |e: datafusion::error::DataFusionError| vec![Diagnostic::error(codes::E0405, expr.span(), e.strip_backtrace())];
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
-        let fields: Vec<Field> = self.arrays.iter().enumerate().map(|(i, a)| Field::new(format!("c{i}"), a.data_type().clone(), true)).collect();
-        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), self.arrays.clone(), &options).map_err(|e| refused(e.into()))?;
+        let fields: Vec<Field> =
+            self.arrays.iter().enumerate().map(|(i, a)| Field::new(format!("c{i}"), a.data_type().clone(), true)).collect();
+        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), self.arrays.clone(), &options)
+            .map_err(|e| refused(e.into()))?;
         let frame = engine.context.read_batch(batch).map_err(refused)?;
         let value = frame.parse_sql_expr(&sql.to_string()).map_err(refused)?;
         let batches = frame.select(vec![value.alias("value")]).map_err(refused)?.collect().await.map_err(refused)?;

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::common::{DFSchema, Result as DfResult, ScalarValue};
 use datafusion::execution::TaskContext;
+use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, col, lit};
 use datafusion::physical_expr::create_physical_expr;
-use datafusion::execution::context::ExecutionProps;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -92,7 +92,10 @@ impl StreamScan for HistoryScans {
         let filtered: Arc<dyn ExecutionPlan> = Arc::new(FilterExec::try_new(predicate, plan)?);
         let keep = (0..scan.columns.len()).map(|i| {
             let name = filtered.schema().field(i).name().clone();
-            (Arc::new(datafusion::physical_expr::expressions::Column::new(&name, i)) as Arc<dyn datafusion::physical_expr::PhysicalExpr>, name)
+            (
+                Arc::new(datafusion::physical_expr::expressions::Column::new(&name, i)) as Arc<dyn datafusion::physical_expr::PhysicalExpr>,
+                name,
+            )
         });
         Ok(Arc::new(ProjectionExec::try_new(keep.collect::<Vec<_>>(), filtered.clone())?))
     }

@@ -136,4 +136,3 @@ pub fn is_canonical(data_type: &DataType) -> bool {
         _ => false,
     }
 }
-

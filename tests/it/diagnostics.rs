@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use asof::{Engine, Kind, Settings};
 
-use crate::slt::{StillClock, USUAL_NOW, files_under, runtime};
+use crate::slt::{StillClock, USUAL_NOW, files_under, on_deep_stack, runtime};
 
 /// A file's comment, SQL and expected text.
 fn split(text: &str) -> Option<(String, String, String)> {
@@ -61,11 +61,6 @@ async fn check(root: &Path) -> Vec<String> {
 #[test]
 fn errors_are_shown_as_agreed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/diagnostics");
-    // Planning recurses deep in a debug build.
-    let run = || runtime().block_on(check(&root));
-    let failures = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(64 << 20).spawn_scoped(scope, run).expect("a thread");
-        thread.join().expect("no panic")
-    });
+    let failures = on_deep_stack(|| runtime().block_on(check(&root)));
     assert!(failures.is_empty(), "{} failures\n\n{}\n", failures.len(), failures.join("\n\n"));
 }

@@ -52,7 +52,8 @@ fn code(path: &Path) -> String {
 
 /// The first name of every `crate::` path; `None` for a group in braces, which hides them.
 fn named(code: &str) -> Vec<Option<&str>> {
-    let paths = code.match_indices("crate::").filter(|(at, _)| !code[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$'));
+    let paths =
+        code.match_indices("crate::").filter(|(at, _)| !code[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$'));
     paths
         .map(|(at, path)| {
             let rest = &code[at + path.len()..];
@@ -130,7 +131,9 @@ fn the_two_modes_of_an_operator_do_not_see_each_other() {
 fn crates_see_only_lower_crates() {
     for (folder, allowed) in CRATES {
         let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("the manifest of a member");
-        let dependencies = manifest.split("\n[").filter(|section| section.split(']').next().is_some_and(|name| name.ends_with("dependencies") && !name.starts_with("workspace")));
+        let dependencies = manifest.split("\n[").filter(|section| {
+            section.split(']').next().is_some_and(|name| name.ends_with("dependencies") && !name.starts_with("workspace"))
+        });
         for line in dependencies.flat_map(str::lines).filter(|line| line.starts_with("asof-")) {
             let name = line.split(|c: char| !(c.is_alphanumeric() || c == '-')).next().unwrap_or("");
             assert!(allowed.contains(&name), "crate {folder} depends on {name}");

@@ -209,7 +209,12 @@ fn events(case: &Case, question: &Question) -> String {
 
 async fn open(warehouse: &Path, read_path: ReadPath, plan: &Plan) -> Outcome<Engine> {
     let settings = Settings { read_path, look_back_default_us: plan.look_back_us, ..Settings::default() };
-    let built = Engine::builder().durability(Durability::Process).warehouse(warehouse.to_str().expect("a temporary path is UTF-8")).settings(settings).build().await;
+    let built = Engine::builder()
+        .durability(Durability::Process)
+        .warehouse(warehouse.to_str().expect("a temporary path is UTF-8"))
+        .settings(settings)
+        .build()
+        .await;
     built.map_err(|error| Failure::new(format!("open: {error}")))
 }
 

@@ -10,6 +10,7 @@
 //! file name                            then lines: written to $TMP/name
 //! query [rowsort]                      then SQL, a line ----, and the rows
 //! query error E0502 [text]
+//! query contains text                  then SQL whose rows hold the text
 //! ```
 //! Values stand two spaces apart: floats as Rust's `{:?}` writes them, strings bare where they are one word, `NULL`, `[1, 2]`, instants as
 //! `2026-03-01T12:00:00`. `$TMP` is a folder of the run. `ASOF_SLT=text` runs the scripts whose path holds the text;
@@ -62,6 +63,7 @@ impl Mode {
         }
     }
 
+    /// The mode that shuffles also cuts spines into pieces of two rows and works with more threads.
     fn settings(self) -> Settings {
         const AGES_US: i64 = 12_000 * 366 * 86_400_000_000;
         let (read_path, look_back_default_us) = match self {
@@ -69,7 +71,8 @@ impl Mode {
             Mode::Evict => (ReadPath::Auto, 0),
             Mode::Stream | Mode::Restart | Mode::Shuffle => (ReadPath::Online, AGES_US),
         };
-        Settings { read_path, look_back_default_us, threads: 2, ..Settings::default() }
+        let usual = Settings { read_path, look_back_default_us, threads: 2, ..Settings::default() };
+        if self == Mode::Shuffle { Settings { spine_rows_max: 2, threads: 3, ..usual } } else { usual }
     }
 }
 
@@ -97,6 +100,8 @@ enum Expected {
         sorted: bool,
         rows: Vec<String>,
     },
+    /// A text that the rows hold.
+    Text(String),
 }
 
 /// Counts that a record names.
@@ -176,6 +181,7 @@ fn record(head: &str, body: &[&str], line: usize) -> Result<Record, String> {
             (Action::Events { stream: (*stream).to_owned(), lines: owned(body) }, Expected::Ok(parse_counts(counts)?), (0, 0))
         }
         ["file", name] => (Action::File { name: (*name).to_owned(), lines: owned(body) }, Expected::Ok(Counts::new()), (0, 0)),
+        ["query", "contains", text @ ..] => (Action::Sql(body.join("\n")), Expected::Text(text.join(" ")), (0, 0)),
         ["query", rest @ ..] if rest.is_empty() || rest == ["rowsort"] => {
             let cut = body.iter().position(|l| *l == "----").ok_or("a query needs a line ----")?;
             let rows = body[cut + 1..].iter().map(|row| spaced(row)).collect();
@@ -352,7 +358,11 @@ impl Run<'_> {
                     }
                     self.restart().await?;
                 }
-                Action::File { name, lines } => std::fs::write(self.tmp.join(name), lines.join("\n") + "\n")?,
+                Action::File { name, lines } => {
+                    let path = self.tmp.join(name);
+                    std::fs::create_dir_all(path.parent().unwrap_or(&self.tmp))?;
+                    std::fs::write(path, lines.join("\n") + "\n")?;
+                }
                 Action::Sql(sql) => {
                     let mut sql = sql.replace("$TMP", &self.tmp.display().to_string());
                     if self.mode == Mode::Evict && sql.starts_with("CREATE STREAM") {
@@ -370,7 +380,7 @@ impl Run<'_> {
     }
 
     async fn sql(&mut self, record: &Record, sql: &str) -> Result<(), Error> {
-        if matches!(record.expected, Expected::Rows { .. }) {
+        if matches!(record.expected, Expected::Rows { .. } | Expected::Text(_)) {
             self.restart().await?;
         }
         let outcome = self.engine().execute_named(sql, "script.sql", &[]).await;
@@ -400,6 +410,16 @@ impl Run<'_> {
                 self.answered.push((record.line, actual));
                 if matches!(self.mode, Mode::Batch | Mode::Shuffle) {
                     self.ask_as_training(record, sql, &wanted).await;
+                }
+            }
+            (Expected::Text(text), Ok(outputs)) => {
+                let Some(Output::Rows { batches, .. }) = outputs.last() else {
+                    self.fail(record, "the statement has no rows");
+                    return Ok(());
+                };
+                let rows = render_rows(batches).join("\n");
+                if !rows.contains(text) {
+                    self.fail(record, format_args!("the rows do not hold \"{text}\"\n{rows}\n{sql}"));
                 }
             }
             (Expected::Error(code, text), Err(e)) => {
@@ -669,6 +689,14 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
     builder.worker_threads(2).thread_stack_size(16 << 20).enable_all().build().expect("a runtime")
 }
 
+/// Planning recurses deep in a debug build: more than the stack of a test's thread holds.
+pub(crate) fn on_deep_stack<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(64 << 20).spawn_scoped(scope, run).expect("a thread");
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// The files under a folder with an ending, in order.
 pub(crate) fn files_under(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -761,6 +789,32 @@ fn scripts() {
     assert!(failures.is_empty(), "{} failures\n\n{}\n", failures.len(), failures.join("\n\n"));
 }
 
+/// The runner finds what is wrong: rows, counts, codes, statements that fail or do not.
+#[test]
+fn wrong_expectations_are_found() {
+    const RIGHT: &str = "statement ok\nCREATE STREAM s (id INT, x DOUBLE, ts TIMESTAMP NOT NULL, PRIMARY KEY (id), WATERMARK FOR ts AS ts - INTERVAL '1 day')
+
+statement ok\nCREATE FEATURE VIEW v ENTITY (id) AS SELECT sum(x) AS total FROM s GROUP BY id\n\n";
+    const CASES: [(&str, usize); 8] = [
+        ("events s accepted 1\n{\"id\": 1, \"x\": 0.5, \"ts\": \"2026-03-01\"}\n\nquery\nSELECT * FROM v FOR ENTITY 1\n----\n1  0.5\n", 0),
+        ("events s accepted 2\n{\"id\": 1, \"x\": 0.5, \"ts\": \"2026-03-01\"}\n", 1),
+        ("query\nSELECT * FROM v FOR ENTITY 1 AS OF TIMESTAMP '2026-03-01'\n----\n1  0.5\n", 2),
+        ("query\nSELECT * FROM v FOR ENTITY 1\n----\n1\n", 1),
+        ("query\nSELECT * FROM v FOR ENTITY 1\n----\n", 1),
+        ("statement error E0301\nSELECT * FROM v\n", 1),
+        ("statement error -\nSELECT * FROM s\n", 1),
+        ("statement ok\nSELECT * FROM v\n", 1),
+    ];
+    let run = || {
+        for (text, wanted) in CASES {
+            let script = parse_script(&format!("{RIGHT}{text}")).expect("the script is right");
+            let (failures, _) = run_one(Path::new("inline"), &script, Mode::Batch);
+            assert_eq!(failures.len(), wanted, "{text}\n{failures:#?}");
+        }
+    };
+    on_deep_stack(run);
+}
+
 #[test]
 fn lookups_are_read() {
     let lookup =
@@ -776,7 +830,7 @@ fn lookups_are_read() {
 fn earlier_instants_are_refused_or_said() {
     const SETUP: &str = "CREATE STREAM s (u VARCHAR, ts TIMESTAMP NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '50 minutes');
         CREATE FEATURE VIEW v ENTITY (u) AS SELECT count(*) OVER (RANGE INTERVAL '1 hour' PRECEDING) AS n FROM s;
-        INSERT INTO s VALUES ('a', TIMESTAMP '2026-03-01 12:00:00'), ('a', TIMESTAMP '2026-03-01 09:59:59')";
+        INSERT INTO s VALUES ('a', TIMESTAMP '2026-03-01 12:00:00'), ('a', TIMESTAMP '2026-03-01 09:59:59.999999')";
     let ask = async |read_path, at: &str| {
         let settings = Settings { read_path, ..Settings::default() };
         let builder = Engine::builder().warehouse("memory://").settings(settings).clock(Arc::new(StillClock(USUAL_NOW)));
@@ -803,8 +857,68 @@ fn earlier_instants_are_refused_or_said() {
             assert!(note.is_some_and(|n| n.contains("history")));
         });
     };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(64 << 20).spawn_scoped(scope, run).expect("a thread");
-        thread.join().expect("the assertions hold");
-    });
+    on_deep_stack(run);
+}
+
+/// Parameters stand for keys, instants and values; they obey the rules of keys.
+#[test]
+fn parameters_are_bound() {
+    use asof::ScalarValue;
+    let run = || {
+        runtime().block_on(async {
+            let builder = Engine::builder().warehouse("memory://").clock(Arc::new(StillClock(USUAL_NOW)));
+            let engine = builder.build().await.expect("an empty warehouse");
+            let setup =
+                "CREATE STREAM s (id INT, u VARCHAR, k BIGINT, ts TIMESTAMP NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '3650 days');
+                CREATE FEATURE VIEW v ENTITY (u) AS SELECT count(*) AS n FROM s GROUP BY u;
+                CREATE FEATURE VIEW w ENTITY (k) AS SELECT count(*) AS n FROM s GROUP BY k;
+                INSERT INTO s VALUES (1, 'a', 7, TIMESTAMP '2026-03-01 12:00:00'), (2, 'a', 8, TIMESTAMP '2026-03-01 13:00:00')";
+            engine.execute(setup, &[]).await.expect("the setup is right");
+            let text = |t: &str| ScalarValue::Utf8(Some(t.into()));
+            let at = ScalarValue::TimestampMicrosecond(Some(1_772_366_400_000_000), Some("UTC".into()));
+            let ask = async |sql: &str, params: &[ScalarValue]| match engine.execute(sql, params).await {
+                Ok(outputs) => match outputs.into_iter().next() {
+                    Some(Output::Rows { batches, .. }) => Ok(render_rows(&batches)),
+                    _ => Ok(vec![]),
+                },
+                Err(e) => Err(e),
+            };
+            let answers = [
+                ("SELECT * FROM v FOR ENTITY $1", vec![text("a")], vec!["a  2"]),
+                ("SELECT * FROM v FOR ENTITY u = $1 AS OF $2", vec![text("a"), at.clone()], vec!["a  1"]),
+                ("SELECT * FROM v FOR ENTITY u = $1 BEFORE $2", vec![text("a"), at.clone()], vec!["a  0"]),
+                ("SELECT * FROM v FOR ENTITY u IN ($2, 'b', $1, $2)", vec![text("x"), text("a")], vec!["a  2", "b  0", "x  0", "a  2"]),
+                ("SELECT * FROM v FOR ENTITY ?", vec![ScalarValue::Utf8(None)], vec!["NULL  0"]),
+                (
+                    "SELECT n FROM w FOR ENTITY k IN ($1, $2)",
+                    vec![ScalarValue::Int8(Some(7)), ScalarValue::Float64(Some(7.5))],
+                    vec!["1", "0"],
+                ),
+                ("SELECT n FROM w FOR ENTITY $1", vec![ScalarValue::UInt64(Some(u64::MAX))], vec!["0"]),
+                ("SELECT count(*) FROM s WHERE u = $1 AND id > $2", vec![text("a"), ScalarValue::Int64(Some(1))], vec!["1"]),
+                (
+                    "SELECT s.id, v.n FROM s ASOF JOIN v MATCH_CONDITION (s.ts >= v.ts) ON s.u = v.u WHERE s.id = $1",
+                    vec![ScalarValue::Int64(Some(2))],
+                    vec!["2  2"],
+                ),
+            ];
+            for (sql, params, wanted) in answers {
+                assert_eq!(ask(sql, &params).await.unwrap_or_else(|e| panic!("{sql}: {e}")), wanted, "{sql}");
+            }
+            let refused = [
+                ("SELECT * FROM v FOR ENTITY $1", vec![]),
+                ("SELECT * FROM v FOR ENTITY $1", vec![ScalarValue::Int64(Some(1))]),
+                ("SELECT * FROM w FOR ENTITY $1", vec![text("7")]),
+                ("SELECT * FROM v FOR ENTITY $1 AS OF $2", vec![text("a"), ScalarValue::Int64(Some(5))]),
+                ("SELECT * FROM v FOR ENTITY $1 AS OF $2", vec![text("a"), ScalarValue::Null]),
+            ];
+            for (sql, params) in refused {
+                let e = ask(sql, &params).await.map(|rows| panic!("{sql}: {rows:?}")).expect_err("it is refused");
+                assert_eq!(e.kind(), Kind::Invalid, "{sql}: {e}");
+            }
+            ask("INSERT INTO s VALUES ($1, $2, 9, $3)", &[ScalarValue::Int32(Some(3)), text("p"), at]).await.expect("values are bound");
+            assert_eq!(ask("SELECT id, u, k, ts FROM s WHERE id = 3", &[]).await.expect("a query"), vec!["3  p  9  2026-03-01T12:00:00"]);
+        });
+    };
+    on_deep_stack(run);
 }

@@ -60,8 +60,28 @@ fn is_as_of(f: &ast::Function) -> bool {
 }
 
 const AGGREGATES: &[&str] = &[
-    "count", "sum", "avg", "mean", "var_pop", "var_samp", "var", "variance", "stddev", "stddev_pop", "stddev_samp", "min", "max", "first_value",
-    "last_value", "array_agg", "first_n", "last_n", "median", "percentile_cont", "approx_distinct", "approx_percentile_cont",
+    "count",
+    "sum",
+    "avg",
+    "mean",
+    "var_pop",
+    "var_samp",
+    "var",
+    "variance",
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "min",
+    "max",
+    "first_value",
+    "last_value",
+    "array_agg",
+    "first_n",
+    "last_n",
+    "median",
+    "percentile_cont",
+    "approx_distinct",
+    "approx_percentile_cont",
 ];
 
 /// Window functions of SQL that no entity's feature is made of, with what to write instead.
@@ -168,7 +188,15 @@ impl<'a> Aggregates<'a> {
         let data_type = compiled.data_type.clone();
         let value = Some(self.value(compiled));
         let frame = self.frame(Frame::Rows { start: Some(0), end: 0 });
-        let call = AggregateCall { name: String::new(), function: Function::LastValue, value, mask: None, frame, data_type, text: sql.to_string() };
+        let call = AggregateCall {
+            name: String::new(),
+            function: Function::LastValue,
+            value,
+            mask: None,
+            frame,
+            data_type,
+            text: sql.to_string(),
+        };
         self.ok(self.checked(&call, span_of(sql)))?;
         Some(self.add(CallKind::Run(call)))
     }
@@ -318,7 +346,8 @@ impl<'a> Aggregates<'a> {
         }
         let function = if name == "window_start" { Function::WindowStart } else { Function::WindowEnd };
         let frame = self.frame(frame);
-        let call = AggregateCall { name: String::new(), function, value: None, mask: None, frame, data_type: instant_type(), text: f.to_string() };
+        let call =
+            AggregateCall { name: String::new(), function, value: None, mask: None, frame, data_type: instant_type(), text: f.to_string() };
         Ok(self.add(CallKind::Run(call)))
     }
 
@@ -333,8 +362,12 @@ impl<'a> Aggregates<'a> {
     ) -> Result<String, Diagnostic> {
         let unbounded = matches!(frame, Frame::Range { start: Bound::Unbounded, .. } | Frame::Rows { start: None, .. });
         if unbounded {
-            return Err(Diagnostic::error(codes::E0309, at, "as_of() inside an aggregate over an unbounded window would read every event at each read")
-                .help("Give the window a bound, as RANGE INTERVAL '30 days' PRECEDING."));
+            return Err(Diagnostic::error(
+                codes::E0309,
+                at,
+                "as_of() inside an aggregate over an unbounded window would read every event at each read",
+            )
+            .help("Give the window a bound, as RANGE INTERVAL '30 days' PRECEDING."));
         }
         let argument = argument.as_ref().map(with_instant);
         let filter_sql = f.filter.as_deref().map(with_instant);
@@ -355,7 +388,11 @@ impl<'a> Aggregates<'a> {
         for column in &columns {
             let (qualifier, field) = &self.scope.columns[*column];
             let expr = Expr::Column(datafusion::common::Column::new(qualifier.clone(), field.name()));
-            let compiled = self.compile_logical(expr, &self.rows, argument.as_ref().or(filter_sql.as_ref()).unwrap_or(&ast::Expr::Identifier("as_of".into())))?;
+            let compiled = self.compile_logical(
+                expr,
+                &self.rows,
+                argument.as_ref().or(filter_sql.as_ref()).unwrap_or(&ast::Expr::Identifier("as_of".into())),
+            )?;
             inputs.push(self.value(compiled));
         }
         let mut fields: Vec<_> = columns.iter().map(|c| self.scope.columns[*c].clone()).collect();
@@ -368,7 +405,11 @@ impl<'a> Aggregates<'a> {
         let argument = compile(&argument_expr, argument.as_ref())?;
         let filter = compile(&filter_expr, filter_sql.as_ref())?;
         if let Some(d) = filter.as_ref().filter(|c| !matches!(c.data_type, DataType::Boolean | DataType::Null)) {
-            return Err(Diagnostic::error(codes::E0402, at, format!("a condition must be BOOLEAN, found {}", scalar::sql_name(&d.data_type))));
+            return Err(Diagnostic::error(
+                codes::E0402,
+                at,
+                format!("a condition must be BOOLEAN, found {}", scalar::sql_name(&d.data_type)),
+            ));
         }
         let data_type = self.result_type(function, argument.as_ref().map(|a| &a.data_type), at)?;
         let values: Vec<_> = argument.iter().map(|a| a.data_type.clone()).collect();
@@ -462,15 +503,14 @@ fn function_of(f: &ast::Function, name: &str, at: Span) -> Result<(Function, Opt
     if star {
         return match (name, distinct) {
             ("count", false) => Ok((Function::CountAll, None)),
-            ("count", true) => Err(Diagnostic::error(codes::E0305, at, "count(DISTINCT *) is not supported").help("Name the column to count.")),
+            ("count", true) => {
+                Err(Diagnostic::error(codes::E0305, at, "count(DISTINCT *) is not supported").help("Name the column to count."))
+            }
             _ => Err(Diagnostic::error(codes::E0305, at, format!("{name}(*) is not supported"))),
         };
     }
-    let args: Option<Vec<&ast::Expr>> = list
-        .args
-        .iter()
-        .map(|a| if let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(e)) = a { Some(e) } else { None })
-        .collect();
+    let args: Option<Vec<&ast::Expr>> =
+        list.args.iter().map(|a| if let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(e)) = a { Some(e) } else { None }).collect();
     let args = args.ok_or_else(|| Diagnostic::error(codes::E0305, at, "an aggregate's argument must be a plain expression"))?;
     let two = matches!(name, "first_n" | "last_n" | "percentile_cont" | "approx_percentile_cont");
     if args.len() != 1 + usize::from(two) {
@@ -478,10 +518,13 @@ fn function_of(f: &ast::Function, name: &str, at: Span) -> Result<(Function, Opt
         return Err(Diagnostic::error(codes::E0305, at, format!("aggregate \"{name}\" is written {shape}")));
     }
     if distinct && !matches!(name, "count" | "sum" | "avg" | "mean" | "min" | "max") {
-        return Err(Diagnostic::error(codes::E0305, at, format!("DISTINCT does not stand in \"{name}\"")).help("DISTINCT stands in count, sum, avg, min and max."));
+        return Err(Diagnostic::error(codes::E0305, at, format!("DISTINCT does not stand in \"{name}\""))
+            .help("DISTINCT stands in count, sum, avg, min and max."));
     }
     if args.iter().any(|a| has_aggregate(a)) {
-        return Err(Diagnostic::error(codes::E0305, at, "aggregates do not nest").help("Compute the inner one as a feature of its own view."));
+        return Err(
+            Diagnostic::error(codes::E0305, at, "aggregates do not nest").help("Compute the inner one as a feature of its own view.")
+        );
     }
     let count = |e: &ast::Expr| match e.to_string().parse::<u32>() {
         Ok(n) if (1..=1_000_000).contains(&n) => Ok(n),

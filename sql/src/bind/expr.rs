@@ -158,7 +158,11 @@ pub fn diagnostic_of(error: &DataFusionError, sql: &ast::Expr, schema: &DFSchema
         },
         DataFusionError::Plan(message) if message.contains("Invalid function") => {
             let name = message.split('\'').nth(1).unwrap_or_default().to_owned();
-            let d = Diagnostic::error(codes::E0201, function_span(sql, &name).unwrap_or_else(|| span_of(sql)), format!("unknown function \"{name}\""));
+            let d = Diagnostic::error(
+                codes::E0201,
+                function_span(sql, &name).unwrap_or_else(|| span_of(sql)),
+                format!("unknown function \"{name}\""),
+            );
             let known = ExprBinder::shared().udf_names();
             match nearest(&name, known.iter().map(String::as_str)) {
                 Some(near) => d.help(format!("The nearest known function is \"{near}\".")),

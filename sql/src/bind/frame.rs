@@ -106,7 +106,10 @@ fn check_implied(spec: &ast::WindowSpec, implied: &Implied<'_>) -> Result<(), Di
         }
     }
     if let Some(first) = spec.order_by.first() {
-        let plain = spec.order_by.len() == 1 && first.options.asc != Some(false) && first.options.nulls_first.is_none() && first.with_fill.is_none();
+        let plain = spec.order_by.len() == 1
+            && first.options.asc != Some(false)
+            && first.options.nulls_first.is_none()
+            && first.with_fill.is_none();
         if !plain || name(&first.expr).as_deref() != Some(implied.time) {
             return Err(Diagnostic::error(codes::E0308, span_of(&first.expr), "ORDER BY must be the event time, ascending")
                 .help(format!("Leave it out, or write ORDER BY {}.", implied.time)));
@@ -121,8 +124,8 @@ fn frame_of(frame: &ast::WindowFrame, at: Span) -> Result<Frame, Diagnostic> {
     let frame = match frame.units {
         ast::WindowFrameUnits::Range => Frame::Range { start: range_bound(&frame.start_bound, at)?, end: range_bound(end, at)? },
         ast::WindowFrameUnits::Rows => {
-            let end = rows_bound(end, at)?
-                .ok_or_else(|| Diagnostic::error(codes::E0302, at, "a frame cannot end at UNBOUNDED PRECEDING"))?;
+            let end =
+                rows_bound(end, at)?.ok_or_else(|| Diagnostic::error(codes::E0302, at, "a frame cannot end at UNBOUNDED PRECEDING"))?;
             Frame::Rows { start: rows_bound(&frame.start_bound, at)?, end }
         }
         ast::WindowFrameUnits::Groups => {
@@ -159,7 +162,11 @@ fn rows_bound(bound: &ast::WindowFrameBound, at: Span) -> Result<Option<u64>, Di
         ast::WindowFrameBound::Preceding(Some(e)) => {
             let count = e.to_string().parse::<u64>().ok().filter(|n| *n <= u64::from(u32::MAX));
             count.map(Some).ok_or_else(|| {
-                Diagnostic::error(codes::E0302, span_of(e.as_ref()), format!("a bound of ROWS must be a whole number from 0 to {}", u32::MAX))
+                Diagnostic::error(
+                    codes::E0302,
+                    span_of(e.as_ref()),
+                    format!("a bound of ROWS must be a whole number from 0 to {}", u32::MAX),
+                )
             })
         }
         ast::WindowFrameBound::Following(_) => Err(following(at)),

@@ -7,8 +7,8 @@ use super::expr::span_of;
 use crate::ast::{Interval, OptionEntry, OptionValue};
 use crate::codes;
 use crate::diagnostic::{Diagnostic, nearest};
-use crate::plan::ViewOptions;
 use crate::parse::{interval_of, parse_interval};
+use crate::plan::ViewOptions;
 use crate::span::Span;
 
 /// A fixed duration written as text, `30 seconds`, in microseconds; `None` where it is none, has months, or is negative.
@@ -22,9 +22,7 @@ pub fn interval(expr: &ast::Expr) -> Result<Interval, Diagnostic> {
     match expr {
         ast::Expr::Interval(i) => interval_of(i),
         ast::Expr::Nested(inner) => interval(inner),
-        ast::Expr::Value(v) if v.value == ast::Value::Null => {
-            Err(Diagnostic::error(codes::E0302, span_of(expr), "a bound cannot be NULL"))
-        }
+        ast::Expr::Value(v) if v.value == ast::Value::Null => Err(Diagnostic::error(codes::E0302, span_of(expr), "a bound cannot be NULL")),
         _ => Err(Diagnostic::error(codes::E0302, span_of(expr), "a bound of RANGE must be an INTERVAL literal")
             .help("Write INTERVAL '1 hour', or ROWS to count events.")),
     }
@@ -51,8 +49,12 @@ pub(crate) fn view_options(entries: &[OptionEntry], errors: &mut Errors) -> (Vie
             Some(d) if d > 0 || !positive => Some(d),
             _ => {
                 errors.push(
-                    Diagnostic::error(codes::E0602, entry.key_span, format!("option \"{}\" must be a {}duration", entry.key, if positive { "positive " } else { "" }))
-                        .help("Write it as '90 days' or '5 seconds'; months are not a fixed duration."),
+                    Diagnostic::error(
+                        codes::E0602,
+                        entry.key_span,
+                        format!("option \"{}\" must be a {}duration", entry.key, if positive { "positive " } else { "" }),
+                    )
+                    .help("Write it as '90 days' or '5 seconds'; months are not a fixed duration."),
                 );
                 None
             }

@@ -36,20 +36,32 @@ fn narrow(relation: &Relation, mut needed: Columns, ordered: bool) -> Relation {
         }
         Relation::Project(p) => {
             let below = needed.iter().filter_map(|i| p.exprs.get(*i)).flat_map(reads).collect();
-            Relation::Project(Project { input: Box::new(narrow(&p.input, below, ordered)), exprs: p.exprs.clone(), schema: p.schema.clone() })
+            Relation::Project(Project {
+                input: Box::new(narrow(&p.input, below, ordered)),
+                exprs: p.exprs.clone(),
+                schema: p.schema.clone(),
+            })
         }
         Relation::AsofJoin(j) => {
             let width = j.left.schema().fields().len();
             let (mut left, mut right) = (Columns::new(), Columns::new());
             for i in needed {
-                if i < width { left.insert(i) } else { right.insert(i - width) };
+                if i < width {
+                    left.insert(i)
+                } else {
+                    right.insert(i - width)
+                };
             }
             for (l, r) in &j.on {
                 left.extend(reads(l));
                 right.extend(reads(r));
             }
             // The right side's order decides ties at one time, whether or not the view's own order matters.
-            Relation::AsofJoin(AsofJoin { left: Box::new(narrow(&j.left, left, ordered)), right: Box::new(narrow(&j.right, right, true)), ..j.clone() })
+            Relation::AsofJoin(AsofJoin {
+                left: Box::new(narrow(&j.left, left, ordered)),
+                right: Box::new(narrow(&j.right, right, true)),
+                ..j.clone()
+            })
         }
         Relation::Union(u) => {
             if ordered {

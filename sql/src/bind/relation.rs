@@ -61,7 +61,9 @@ impl<'a> RelationBinder<'a> {
 
     fn is_subquery(&self, factor: &ast::TableFactor) -> bool {
         match factor {
-            ast::TableFactor::Table { name, .. } => name.0.last().and_then(|p| p.as_ident()).is_some_and(|i| self.ctes.contains_key(&fold(i))),
+            ast::TableFactor::Table { name, .. } => {
+                name.0.last().and_then(|p| p.as_ident()).is_some_and(|i| self.ctes.contains_key(&fold(i)))
+            }
             _ => true,
         }
     }
@@ -96,8 +98,12 @@ impl<'a> RelationBinder<'a> {
                     None => Ok(Scope { columns: scope.columns.into_iter().map(|(_, f)| (None, f)).collect(), ..scope }),
                 }
             }
-            ast::TableFactor::NestedJoin { table_with_joins, alias: None } => self.from(std::slice::from_ref(table_with_joins), span_of(factor)),
-            other => err(Diagnostic::error(codes::E0507, span_of(other), "a feature view reads streams, and subqueries over streams, only")),
+            ast::TableFactor::NestedJoin { table_with_joins, alias: None } => {
+                self.from(std::slice::from_ref(table_with_joins), span_of(factor))
+            }
+            other => {
+                err(Diagnostic::error(codes::E0507, span_of(other), "a feature view reads streams, and subqueries over streams, only"))
+            }
         }
     }
 
@@ -186,8 +192,10 @@ impl<'a> RelationBinder<'a> {
                                     time = Some(exprs.len());
                                 }
                                 if fields.iter().any(|f| f.name() == &name) {
-                                    errors.push(Diagnostic::error(codes::E0202, span_of(item), format!("column \"{name}\" is selected twice"))
-                                        .help("Give one of them another name with AS."));
+                                    errors.push(
+                                        Diagnostic::error(codes::E0202, span_of(item), format!("column \"{name}\" is selected twice"))
+                                            .help("Give one of them another name with AS."),
+                                    );
                                 }
                                 fields.push(Arc::new(Field::new(name, compiled.data_type.clone(), true)));
                                 exprs.push(compiled);
@@ -220,13 +228,19 @@ impl<'a> RelationBinder<'a> {
             ast::SelectItem::ExprWithAlias { expr, alias } => Ok(vec![(fold(alias), expr.clone(), column(expr))]),
             ast::SelectItem::UnnamedExpr(expr) => match column(expr) {
                 Some(i) => Ok(vec![(scope.columns[i].1.name().clone(), expr.clone(), Some(i))]),
-                None if matches!(expr, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_)) => Ok(vec![(expr.to_string(), expr.clone(), None)]),
+                None if matches!(expr, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_)) => {
+                    Ok(vec![(expr.to_string(), expr.clone(), None)])
+                }
                 None => Err(Diagnostic::error(codes::E0107, span_of(expr), "the expression needs a name").help("Add AS name.")),
             },
-            ast::SelectItem::Wildcard(options) if *options == ast::WildcardAdditionalOptions::default() || options.to_string().is_empty() => {
+            ast::SelectItem::Wildcard(options)
+                if *options == ast::WildcardAdditionalOptions::default() || options.to_string().is_empty() =>
+            {
                 Ok((0..scope.columns.len()).map(|i| self.whole(scope, i)).collect())
             }
-            ast::SelectItem::QualifiedWildcard(ast::SelectItemQualifiedWildcardKind::ObjectName(name), options) if options.to_string().is_empty() => {
+            ast::SelectItem::QualifiedWildcard(ast::SelectItemQualifiedWildcardKind::ObjectName(name), options)
+                if options.to_string().is_empty() =>
+            {
                 let qualifier = name.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default();
                 let of: Vec<_> = (0..scope.columns.len())
                     .filter(|i| scope.columns[*i].0.as_ref().is_some_and(|q| q.table() == qualifier))
@@ -270,7 +284,9 @@ impl<'a> RelationBinder<'a> {
         constraint: &ast::JoinConstraint,
         at: Span,
     ) -> Result<Scope, Errors> {
-        if matches!(&right.relation, Relation::Union(u) if u.inputs.len() > 1 || matches!(u.inputs[0], Relation::Union(_))) || right.relation.has_join() {
+        if matches!(&right.relation, Relation::Union(u) if u.inputs.len() > 1 || matches!(u.inputs[0], Relation::Union(_)))
+            || right.relation.has_join()
+        {
             return err(Diagnostic::error(codes::E0507, at, "the right side of an AS OF join in a feature view is one stream")
                 .help("Project and filter one stream; join further streams by further ASOF JOINs."));
         }
@@ -286,21 +302,31 @@ impl<'a> RelationBinder<'a> {
                     let name = fold(column);
                     let side = |scope: &Scope, which: &str| match scope.find(None, &name).first() {
                         Some(i) => Ok(scope.column(*i, column.span)),
-                        None => Err(vec![Diagnostic::error(codes::E0506, column.span, format!("column \"{name}\" of USING is not on the {which} side"))]),
+                        None => Err(vec![Diagnostic::error(
+                            codes::E0506,
+                            column.span,
+                            format!("column \"{name}\" of USING is not on the {which} side"),
+                        )]),
                     };
                     on.push(self.pair(&side(&left, "left")?, &side(&right, "right")?, &left, &right).map_err(|d| vec![d])?);
                     using.push(name);
                 }
             }
-            ast::JoinConstraint::Natural => return err(Diagnostic::error(codes::E0506, at, "NATURAL is not supported").help("Write ON or USING.")),
+            ast::JoinConstraint::Natural => {
+                return err(Diagnostic::error(codes::E0506, at, "NATURAL is not supported").help("Write ON or USING."));
+            }
         }
         let mut columns = left.columns.clone();
         for (qualifier, field) in &right.columns {
             // A USING column is the left one's when it is named alone.
             let hidden = using.contains(field.name()) && qualifier.is_none();
             if columns.iter().any(|(q, f)| q == qualifier && f.name() == field.name()) && !hidden {
-                return err(Diagnostic::error(codes::E0203, at, format!("column \"{}\" stands on both sides under one name", field.name()))
-                    .help("Give the sides different aliases."));
+                return err(Diagnostic::error(
+                    codes::E0203,
+                    at,
+                    format!("column \"{}\" stands on both sides under one name", field.name()),
+                )
+                .help("Give the sides different aliases."));
             }
             columns.push((qualifier.clone(), Arc::new(field.as_ref().clone().with_nullable(true))));
         }
@@ -342,17 +368,17 @@ impl<'a> RelationBinder<'a> {
                     .help("A key that was itself looked up could change later; join on columns of the first stream."));
             }
         }
-        let compile = |e: Expr, schema, sql: &ast::Expr| {
-            scalar::compile(e, schema).map_err(|e| refused(&e, span_of(sql)))
-        };
+        let compile = |e: Expr, schema, sql: &ast::Expr| scalar::compile(e, schema).map_err(|e| refused(&e, span_of(sql)));
         let (lc, rc) = (compile(le.clone(), &ls, a)?, compile(re.clone(), &rs, b)?);
         let common = comparison_coercion(&lc.data_type, &rc.data_type).filter(|t| {
             let text = |t: &DataType| matches!(t, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
             text(&lc.data_type) == text(&rc.data_type) && !t.is_floating() && !t.is_nested()
         });
         let Some(common) = common else {
-            let message = format!("keys of types {} and {} cannot be joined", scalar::sql_name(&lc.data_type), scalar::sql_name(&rc.data_type));
-            return Err(Diagnostic::error(codes::E0506, span_of(a), message).help("Join integers, strings, dates, timestamps, decimals or booleans of one kind."));
+            let message =
+                format!("keys of types {} and {} cannot be joined", scalar::sql_name(&lc.data_type), scalar::sql_name(&rc.data_type));
+            return Err(Diagnostic::error(codes::E0506, span_of(a), message)
+                .help("Join integers, strings, dates, timestamps, decimals or booleans of one kind."));
         };
         let lc = if lc.data_type == common { lc } else { compile(cast(le, common.clone()), &ls, a)? };
         let rc = if rc.data_type == common { rc } else { compile(cast(re, common), &rs, b)? };
@@ -363,8 +389,12 @@ impl<'a> RelationBinder<'a> {
 /// Whether the match is strict; the two sides must be the two event times.
 fn match_strictness(condition: &ast::Expr, left: &Scope, right: &Scope) -> Result<bool, Diagnostic> {
     let expected = || {
-        Diagnostic::error(codes::E0505, span_of(condition), "MATCH_CONDITION in a feature view compares the two streams' event times by >= or >")
-            .help("Write MATCH_CONDITION (left.ts >= right.ts).")
+        Diagnostic::error(
+            codes::E0505,
+            span_of(condition),
+            "MATCH_CONDITION in a feature view compares the two streams' event times by >= or >",
+        )
+        .help("Write MATCH_CONDITION (left.ts >= right.ts).")
     };
     let (a, op, b) = match condition {
         ast::Expr::Nested(inner) => return match_strictness(inner, left, right),
@@ -382,7 +412,8 @@ fn match_strictness(condition: &ast::Expr, left: &Scope, right: &Scope) -> Resul
     use ast::BinaryOperator::{Gt, GtEq, Lt, LtEq};
     let ambiguous = |e: &ast::Expr| matches!(e, ast::Expr::Identifier(i) if !left.find(None, &fold(i)).is_empty() && !right.find(None, &fold(i)).is_empty());
     if let Some(e) = [a, b].into_iter().find(|e| ambiguous(e)) {
-        return Err(Diagnostic::error(codes::E0203, span_of(e), format!("column \"{e}\" is ambiguous")).help("Qualify it with the stream's name or alias."));
+        return Err(Diagnostic::error(codes::E0203, span_of(e), format!("column \"{e}\" is ambiguous"))
+            .help("Qualify it with the stream's name or alias."));
     }
     let forward = || {
         Diagnostic::error(codes::E0505, span_of(condition), "the match condition of a feature view cannot look forward in time")
@@ -399,7 +430,8 @@ fn match_strictness(condition: &ast::Expr, left: &Scope, right: &Scope) -> Resul
 fn scan(stream: &StreamInfo, alias: &str) -> Scope {
     let fields: Vec<FieldRef> = stream.columns.iter().map(|c| Arc::new(Field::new(&c.name, c.data_type.clone(), true))).collect();
     let all = 0..stream.columns.len();
-    let order = if stream.primary_key.is_empty() { all.clone().filter(|i| *i != stream.event_time).collect() } else { stream.primary_key.clone() };
+    let order =
+        if stream.primary_key.is_empty() { all.clone().filter(|i| *i != stream.event_time).collect() } else { stream.primary_key.clone() };
     let relation = Relation::Scan(Scan {
         stream: stream.name.clone(),
         columns: all.collect(),
@@ -426,9 +458,16 @@ fn union(left: Scope, right: Scope, at: Span) -> Result<Scope, Errors> {
     }
     for ((_, a), (_, b)) in left.columns.iter().zip(&right.columns) {
         if a.name() != b.name() || a.data_type() != b.data_type() {
-            let message =
-                format!("the branches of UNION ALL differ: \"{}\" {} and \"{}\" {}", a.name(), scalar::sql_name(a.data_type()), b.name(), scalar::sql_name(b.data_type()));
-            return err(Diagnostic::error(codes::E0507, at, message).help("Use the same names and types in the same places: add AS and CAST."));
+            let message = format!(
+                "the branches of UNION ALL differ: \"{}\" {} and \"{}\" {}",
+                a.name(),
+                scalar::sql_name(a.data_type()),
+                b.name(),
+                scalar::sql_name(b.data_type())
+            );
+            return err(
+                Diagnostic::error(codes::E0507, at, message).help("Use the same names and types in the same places: add AS and CAST.")
+            );
         }
     }
     if left.time.is_none() || left.time != right.time {
@@ -448,5 +487,12 @@ fn union(left: Scope, right: Scope, at: Span) -> Result<Scope, Errors> {
     let columns: Vec<_> = left.columns.into_iter().map(|(_, f)| (None, f)).collect();
     let schema = nullable(columns.iter().map(|(_, f): &(Option<TableReference>, FieldRef)| f.clone()));
     let leftmost = columns.len();
-    Ok(Scope { relation: Relation::Union(Union { inputs, schema }), columns, time: left.time, time_name: left.time_name, leftmost, merged: vec![] })
+    Ok(Scope {
+        relation: Relation::Union(Union { inputs, schema }),
+        columns,
+        time: left.time,
+        time_name: left.time_name,
+        leftmost,
+        merged: vec![],
+    })
 }

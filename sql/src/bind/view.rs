@@ -21,8 +21,8 @@ use crate::catalog::Catalog;
 use crate::codes;
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::plan::{
-    AS_OF, AggregateCall, DeferredAggregate, EntityColumn, Feature, FeaturePlan, FeatureValue, Fingerprint, Relation, Shape, feature_text, instant_type,
-    relation_text,
+    AS_OF, AggregateCall, DeferredAggregate, EntityColumn, Feature, FeaturePlan, FeatureValue, Fingerprint, Relation, Shape, feature_text,
+    instant_type, relation_text,
 };
 use crate::span::Span;
 
@@ -57,7 +57,9 @@ pub fn bind_feature_view(statement: &CreateFeatureView, catalog: &dyn Catalog) -
             return Err(errors);
         }
     };
-    for (present, clause) in [(select.distinct.is_some(), "DISTINCT"), (select.having.is_some(), "HAVING"), (select.qualify.is_some(), "QUALIFY")] {
+    for (present, clause) in
+        [(select.distinct.is_some(), "DISTINCT"), (select.having.is_some(), "HAVING"), (select.qualify.is_some(), "QUALIFY")]
+    {
         if present {
             errors.push(Diagnostic::error(codes::E0105, span_of(select.as_ref()), format!("{clause} is not supported in a feature view")));
         }
@@ -202,8 +204,12 @@ impl ViewBinder<'_> {
             };
             if column >= self.scope.leftmost {
                 self.errors.push(
-                    Diagnostic::error(codes::E0507, name.span, format!("entity column \"{}\" must come from the leftmost stream", name.value))
-                        .help("An event belongs to an entity by its own columns; start FROM with the stream that has it."),
+                    Diagnostic::error(
+                        codes::E0507,
+                        name.span,
+                        format!("entity column \"{}\" must come from the leftmost stream", name.value),
+                    )
+                    .help("An event belongs to an entity by its own columns; start FROM with the stream that has it."),
                 );
             }
             if Some(column) == self.scope.time {
@@ -212,13 +218,24 @@ impl ViewBinder<'_> {
             let data_type = self.scope.columns[column].1.data_type().clone();
             let allowed = matches!(
                 data_type,
-                DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Utf8View | DataType::Date32 | DataType::Timestamp(_, _)
-                    | DataType::Decimal128(_, _) | DataType::Boolean
+                DataType::Int8
+                    | DataType::Int16
+                    | DataType::Int32
+                    | DataType::Int64
+                    | DataType::Utf8View
+                    | DataType::Date32
+                    | DataType::Timestamp(_, _)
+                    | DataType::Decimal128(_, _)
+                    | DataType::Boolean
             );
             if !allowed {
                 self.errors.push(
-                    Diagnostic::error(codes::E0402, name.span, format!("an entity column cannot be of type {}", asof_udfs::scalar::sql_name(&data_type)))
-                        .help("Use integers, strings, dates, timestamps, decimals or booleans."),
+                    Diagnostic::error(
+                        codes::E0402,
+                        name.span,
+                        format!("an entity column cannot be of type {}", asof_udfs::scalar::sql_name(&data_type)),
+                    )
+                    .help("Use integers, strings, dates, timestamps, decimals or booleans."),
                 );
             }
             entity.push(EntityColumn { name: name.value.clone(), data_type, column });
@@ -232,7 +249,8 @@ impl ViewBinder<'_> {
             ast::GroupByExpr::Expressions(exprs, modifiers) => (exprs, modifiers),
             ast::GroupByExpr::All(_) => {
                 self.errors.push(
-                    Diagnostic::error(codes::E0306, self.statement.query_span, "GROUP BY ALL is not supported").help(format!("Write GROUP BY {}.", entity.join(", "))),
+                    Diagnostic::error(codes::E0306, self.statement.query_span, "GROUP BY ALL is not supported")
+                        .help(format!("Write GROUP BY {}.", entity.join(", "))),
                 );
                 return Some(Frame::UNBOUNDED);
             }
@@ -241,7 +259,11 @@ impl ViewBinder<'_> {
             return None;
         }
         if !modifiers.is_empty() {
-            self.errors.push(Diagnostic::error(codes::E0306, self.statement.query_span, "ROLLUP, CUBE and TOTALS are not supported in a feature view"));
+            self.errors.push(Diagnostic::error(
+                codes::E0306,
+                self.statement.query_span,
+                "ROLLUP, CUBE and TOTALS are not supported in a feature view",
+            ));
         }
         let (mut frame, mut named) = (None, Vec::new());
         for expr in exprs {
@@ -263,7 +285,11 @@ impl ViewBinder<'_> {
             self.errors.push(
                 Diagnostic::error(codes::E0306, at, "GROUP BY must be the entity, and a window at most")
                     .note(self.statement.entity.span, format!("The entity is ({}).", entity.join(", ")))
-                    .help(format!("Write GROUP BY {0} or GROUP BY {0}, TUMBLE({1}, INTERVAL '1 hour').", entity.join(", "), self.scope.time_name)),
+                    .help(format!(
+                        "Write GROUP BY {0} or GROUP BY {0}, TUMBLE({1}, INTERVAL '1 hour').",
+                        entity.join(", "),
+                        self.scope.time_name
+                    )),
             );
         }
         Some(frame.unwrap_or(Frame::UNBOUNDED))
@@ -302,8 +328,11 @@ impl ViewBinder<'_> {
             }
             if plain.as_deref() == Some(&self.scope.time_name) && alias.is_none() {
                 self.errors.push(
-                    Diagnostic::error(codes::E0507, span, format!("the event time \"{name}\" is the view's instant, not a feature"))
-                        .help(format!("For the time of the last event write {name} AS last_{name} in a latest-row view, or max({name}) OVER a window.")),
+                    Diagnostic::error(codes::E0507, span, format!("the event time \"{name}\" is the view's instant, not a feature")).help(
+                        format!(
+                            "For the time of the last event write {name} AS last_{name} in a latest-row view, or max({name}) OVER a window."
+                        ),
+                    ),
                 );
                 continue;
             }
@@ -312,10 +341,16 @@ impl ViewBinder<'_> {
         for i in 0..items.len() {
             let (name, span) = (items[i].name.clone(), items[i].span);
             if items[..i].iter().any(|other| other.name == name) {
-                self.errors.push(Diagnostic::error(codes::E0202, span, format!("feature \"{name}\" is defined twice")).help("Give one of them another name with AS."));
+                self.errors.push(
+                    Diagnostic::error(codes::E0202, span, format!("feature \"{name}\" is defined twice"))
+                        .help("Give one of them another name with AS."),
+                );
             }
             if entity.contains(&name) || name == self.scope.time_name {
-                self.errors.push(Diagnostic::error(codes::E0202, span, format!("feature \"{name}\" has the name of an entity or event-time column")).help("Give it another name with AS."));
+                self.errors.push(
+                    Diagnostic::error(codes::E0202, span, format!("feature \"{name}\" has the name of an entity or event-time column"))
+                        .help("Give it another name with AS."),
+                );
             }
             if name.starts_with("__") {
                 self.errors.push(Diagnostic::error(codes::E0204, span, "a name that begins with two underscores is reserved"));
@@ -367,7 +402,13 @@ impl ViewBinder<'_> {
         let _ = ast::VisitMut::visit(sql, &mut Columns(aggregates));
     }
 
-    fn features(&mut self, items: Vec<(Item, ast::Expr)>, entity: &[EntityColumn], results: &[(String, DataType)], shape: Shape) -> Vec<Feature> {
+    fn features(
+        &mut self,
+        items: Vec<(Item, ast::Expr)>,
+        entity: &[EntityColumn],
+        results: &[(String, DataType)],
+        shape: Shape,
+    ) -> Vec<Feature> {
         let mut columns: Vec<(Option<TableReference>, FieldRef)> = Vec::new();
         columns.extend(entity.iter().map(|e| (None, Arc::new(Field::new(&e.name, e.data_type.clone(), true)))));
         columns.push((None, Arc::new(Field::new(AS_OF, instant_type(), true))));
@@ -393,7 +434,8 @@ impl ViewBinder<'_> {
                 },
             };
             if matches!(data_type, DataType::Null) {
-                self.errors.push(Diagnostic::error(codes::E0402, item.span, format!("feature \"{}\" has no type", item.name)).help("Add a CAST."));
+                self.errors
+                    .push(Diagnostic::error(codes::E0402, item.span, format!("feature \"{}\" has no type", item.name)).help("Add a CAST."));
             }
             features.push(Feature { name: item.name, data_type, value, text: item.text, fingerprint: Fingerprint::of("") });
         }
@@ -443,7 +485,10 @@ fn fingerprints(plan: &mut FeaturePlan, relation: &Relation) {
     }
     for d in &plan.deferred {
         let part = |c: &Option<asof_udfs::scalar::Compiled>| c.as_ref().map_or(String::new(), |c| c.text());
-        texts.push((d.name.clone(), format!("{:?}({}) FILTER({}) OVER({:?}) AT", d.function, part(&d.argument), part(&d.filter), plan.frames[d.frame])));
+        texts.push((
+            d.name.clone(),
+            format!("{:?}({}) FILTER({}) OVER({:?}) AT", d.function, part(&d.argument), part(&d.filter), plan.frames[d.frame]),
+        ));
     }
     let mut all = head.clone();
     for f in &mut plan.features {

@@ -8,7 +8,9 @@ use super::{FeaturePlan, FeatureValue, Relation, Shape};
 
 /// A length of time in the largest unit that divides it.
 pub fn duration_text(micros: i64) -> String {
-    for (unit, size) in [("day", 86_400_000_000), ("hour", 3_600_000_000), ("minute", 60_000_000), ("second", 1_000_000), ("millisecond", 1_000)] {
+    for (unit, size) in
+        [("day", 86_400_000_000), ("hour", 3_600_000_000), ("minute", 60_000_000), ("second", 1_000_000), ("millisecond", 1_000)]
+    {
         if micros != 0 && micros % size == 0 {
             let n = micros / size;
             return format!("{n} {unit}{}", if n == 1 { "" } else { "s" });

@@ -203,7 +203,12 @@ fn coerce(l: Expr, left: &DFSchema, op: Operator, r: Expr, right: &DFSchema, cla
     };
     let text = |t: &DataType| matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     let temporal = |t: &DataType| matches!(t, DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64);
-    if text(&plain(&lt)) != text(&plain(&rt)) && !temporal(&plain(&lt)) && !temporal(&plain(&rt)) && lt != DataType::Null && rt != DataType::Null {
+    if text(&plain(&lt)) != text(&plain(&rt))
+        && !temporal(&plain(&lt))
+        && !temporal(&plain(&rt))
+        && lt != DataType::Null
+        && rt != DataType::Null
+    {
         return plan_err!("{clause} compares {l} of type {lt} with {r} of type {rt}: a string with another type; cast one of them");
     }
     if !ordered(&to_l) {

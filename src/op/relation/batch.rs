@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use asof_sql::plan::{AsofJoin, Relation, Scan};
 use asof_sql::plan::display::relation_tree;
+use asof_sql::plan::{AsofJoin, Relation, Scan};
 use async_trait::async_trait;
 use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -19,7 +19,9 @@ use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::union::UnionExec;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, SendableRecordBatchStream};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, SendableRecordBatchStream,
+};
 use futures::StreamExt;
 
 use super::{branch, filter, project, scan};
@@ -65,7 +67,13 @@ impl EventSource for RelationSource {
 }
 
 /// The plan of a relation's events.
-async fn lower(relation: &Relation, keyed: bool, range: (i64, i64), streams: &dyn StreamScan, context: &TaskContext) -> DfResult<Arc<dyn ExecutionPlan>> {
+async fn lower(
+    relation: &Relation,
+    keyed: bool,
+    range: (i64, i64),
+    streams: &dyn StreamScan,
+    context: &TaskContext,
+) -> DfResult<Arc<dyn ExecutionPlan>> {
     Ok(match relation {
         Relation::Scan(s) => {
             let input = streams.scan(s, range, context).await?;
@@ -79,14 +87,24 @@ async fn lower(relation: &Relation, keyed: bool, range: (i64, i64), streams: &dy
             let (f, rows) = (f.clone(), f.input.schema());
             let schema = batch_schema(&rows, keyed);
             let text = format!("filter {}", f.predicate.logical);
-            MapExec::wrap(input, schema.clone(), text, Arc::new(move |batch| filter(&f, &Events::from_batch(batch, &rows, keyed)?)?.into_batch(&schema)))
+            MapExec::wrap(
+                input,
+                schema.clone(),
+                text,
+                Arc::new(move |batch| filter(&f, &Events::from_batch(batch, &rows, keyed)?)?.into_batch(&schema)),
+            )
         }
         Relation::Project(p) => {
             let input = Box::pin(lower(&p.input, keyed, range, streams, context)).await?;
             let (p, rows) = (p.clone(), p.input.schema());
             let schema = batch_schema(&p.schema, keyed);
             let text = format!("project {}", p.exprs.iter().map(|e| e.logical.to_string()).collect::<Vec<_>>().join(", "));
-            MapExec::wrap(input, schema.clone(), text, Arc::new(move |batch| project(&p, Events::from_batch(batch, &rows, keyed)?)?.into_batch(&schema)))
+            MapExec::wrap(
+                input,
+                schema.clone(),
+                text,
+                Arc::new(move |batch| project(&p, Events::from_batch(batch, &rows, keyed)?)?.into_batch(&schema)),
+            )
         }
         Relation::AsofJoin(j) => {
             let left = Box::pin(lower(&j.left, keyed, range, streams, context)).await?;

@@ -89,13 +89,23 @@ impl FeatureJoinExec {
             EmissionType::Final,
             Boundedness::Bounded,
         );
-        Self { spine, views, schema, spine_rows_max: spine_rows_max.max(1), properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+        Self {
+            spine,
+            views,
+            schema,
+            spine_rows_max: spine_rows_max.max(1),
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
     }
 
     /// The schema of a join of a spine with views.
     pub fn output_schema(spine: &Schema, views: &[ViewJoin]) -> SchemaRef {
         let fields = spine.fields().iter().map(|f| f.as_ref().clone());
-        Arc::new(Schema::new_with_metadata(fields.chain(views.iter().flat_map(ViewJoin::fields)).collect::<Vec<_>>(), spine.metadata().clone()))
+        Arc::new(Schema::new_with_metadata(
+            fields.chain(views.iter().flat_map(ViewJoin::fields)).collect::<Vec<_>>(),
+            spine.metadata().clone(),
+        ))
     }
 }
 
@@ -192,7 +202,10 @@ impl Join {
     }
 
     /// Reads the next slice of the spine and computes its rows; `None` at its end.
-    async fn slice(&self, spine: &mut SendableRecordBatchStream) -> DfResult<Option<impl Iterator<Item = DfResult<RecordBatch>> + Send + use<>>> {
+    async fn slice(
+        &self,
+        spine: &mut SendableRecordBatchStream,
+    ) -> DfResult<Option<impl Iterator<Item = DfResult<RecordBatch>> + Send + use<>>> {
         let reservation = MemoryConsumer::new("FeatureJoinExec spine").register(self.context.memory_pool());
         let (mut batches, mut rows) = (Vec::new(), 0);
         while rows < self.spine_rows_max {
@@ -233,7 +246,13 @@ impl Join {
     /// One view for every row of a slice.
     async fn view(&self, join: &ViewJoin, batches: &[RecordBatch], rows: usize) -> DfResult<ViewColumns> {
         let spine = Arc::new(spine_of(join, batches, rows)?);
-        let mut columns = ViewColumns { join: join.clone(), entity: spine.entity.clone(), instants: spine.instant_column.clone(), swept: vec![], places: vec![] };
+        let mut columns = ViewColumns {
+            join: join.clone(),
+            entity: spine.entity.clone(),
+            instants: spine.instant_column.clone(),
+            swept: vec![],
+            places: vec![],
+        };
         let Some(range) = spine.event_range(join.view.reach_us()) else { return Ok(columns) };
         let plan = join.source.events(range, &self.context).await?;
         let pieces = Pieces::collect(plan, join.view.clone(), spine.clone(), self.context.clone()).await?;
@@ -253,7 +272,8 @@ fn spine_of(join: &ViewJoin, batches: &[RecordBatch], rows: usize) -> DfResult<S
     };
     let given = join.keys.iter().map(evaluate).collect::<DfResult<Vec<_>>>()?;
     let (entity, unknown) = entity_columns(&join.view.plan, &given)?;
-    let instants = arrow::compute::cast(&evaluate(&join.instant)?, &DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into())))?;
+    let instants =
+        arrow::compute::cast(&evaluate(&join.instant)?, &DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into())))?;
     let times = arrow::array::AsArray::as_primitive::<TimestampMicrosecondType>(&instants).clone();
     let keys = EntityKeys::try_new(&entity, rows)?;
     Ok(SpineView { keys, unknown, times, entity, instant_column: instants })

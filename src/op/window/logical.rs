@@ -16,7 +16,9 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DFSchema, DFSchemaRef, Result as DfResult, plan_err};
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Expr, ExprSchemable, Extension, LogicalPlan, TableType, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, Extension, LogicalPlan, TableType, UserDefinedLogicalNode, UserDefinedLogicalNodeCore,
+};
 use datafusion::physical_expr::expressions::Column as PhysicalColumn;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -56,7 +58,10 @@ impl TableProvider for ViewTable {
     }
 
     async fn scan(&self, _: &dyn Session, _: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> DfResult<Arc<dyn ExecutionPlan>> {
-        plan_err!("feature view \"{}\" has a value at every instant; read it with FOR ENTITY, or join it with ASOF JOIN", self.view.plan.name)
+        plan_err!(
+            "feature view \"{}\" has a value at every instant; read it with FOR ENTITY, or join it with ASOF JOIN",
+            self.view.plan.name
+        )
     }
 }
 
@@ -95,12 +100,22 @@ pub fn plan_feature_join(join: &AsofJoin) -> DfResult<Option<LogicalPlan>> {
         MatchOp::AtOrBefore => false,
         MatchOp::Before => true,
         MatchOp::AtOrAfter | MatchOp::After => {
-            return plan_err!("feature view \"{}\" is joined backward in time; write MATCH_CONDITION (left.time >= {}.{})", plan.name, plan.name, plan.time_column);
+            return plan_err!(
+                "feature view \"{}\" is joined backward in time; write MATCH_CONDITION (left.time >= {}.{})",
+                plan.name,
+                plan.name,
+                plan.time_column
+            );
         }
     };
     let name_of = |e: &Expr| if let Expr::Column(c) = e { Some(c.name.clone()) } else { None };
     if name_of(&join.match_right).as_deref() != Some(plan.time_column.as_str()) {
-        return plan_err!("the match condition of feature view \"{}\" compares with its event-time column \"{}\", found {}", plan.name, plan.time_column, join.match_right);
+        return plan_err!(
+            "the match condition of feature view \"{}\" compares with its event-time column \"{}\", found {}",
+            plan.name,
+            plan.time_column,
+            join.match_right
+        );
     }
     let time = join.match_left.get_type(join.left.schema())?;
     if !matches!(time, DataType::Timestamp(_, _) | DataType::Null) {
@@ -117,7 +132,11 @@ pub fn plan_feature_join(join: &AsofJoin) -> DfResult<Option<LogicalPlan>> {
         check_key_types(&plan.entity[at].name, &plan.entity[at].data_type, &left.get_type(join.left.schema())?)?;
     }
     let Some(keys) = keys.into_iter().collect::<Option<Vec<_>>>() else {
-        return plan_err!("feature view \"{}\" is joined on all of its entity ({}); add the missing equality to ON", plan.name, entity_list(plan));
+        return plan_err!(
+            "feature view \"{}\" is joined on all of its entity ({}); add the missing equality to ON",
+            plan.name,
+            entity_list(plan)
+        );
     };
     let columns = join.right.schema().clone();
     let hidden = join.hidden.iter().filter_map(|c| columns.index_of_column(c).ok()).collect();
@@ -170,7 +189,11 @@ impl FeatureJoinNode {
 
 impl PartialEq for Joined {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.view, &other.view) && self.keys == other.keys && self.instant == other.instant && self.strict == other.strict && self.columns == other.columns
+        Arc::ptr_eq(&self.view, &other.view)
+            && self.keys == other.keys
+            && self.instant == other.instant
+            && self.strict == other.strict
+            && self.columns == other.columns
     }
 }
 
@@ -305,7 +328,12 @@ impl ExtensionPlanner for FeatureJoinPlanner {
         }
         let exprs: Vec<_> = keep
             .into_iter()
-            .map(|i| (Arc::new(PhysicalColumn::new(schema.field(i).name(), i)) as Arc<dyn datafusion::physical_expr::PhysicalExpr>, schema.field(i).name().clone()))
+            .map(|i| {
+                (
+                    Arc::new(PhysicalColumn::new(schema.field(i).name(), i)) as Arc<dyn datafusion::physical_expr::PhysicalExpr>,
+                    schema.field(i).name().clone(),
+                )
+            })
             .collect();
         Ok(Some(Arc::new(ProjectionExec::try_new(exprs, exec)?)))
     }

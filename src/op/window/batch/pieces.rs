@@ -13,8 +13,8 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use datafusion::common::Result as DfResult;
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::execution::TaskContext;
 use datafusion::execution::SpillFile;
+use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
@@ -78,7 +78,13 @@ impl Shape {
         }
         fields.extend(plan.values.iter().enumerate().map(|(i, v)| Field::new(format!("__value_{i}"), v.expr.data_type.clone(), true)));
         fields.extend((0..plan.masks.len()).map(|i| Field::new(format!("__mask_{i}"), DataType::Boolean, true)));
-        Self { schema: Arc::new(Schema::new(fields)), entity: plan.entity.len(), keyed: plan.ordered, values: plan.values.len(), masks: plan.masks.len() }
+        Self {
+            schema: Arc::new(Schema::new(fields)),
+            entity: plan.entity.len(),
+            keyed: plan.ordered,
+            values: plan.values.len(),
+            masks: plan.masks.len(),
+        }
     }
 }
 
@@ -107,7 +113,12 @@ impl Wanted {
 
 impl Pieces {
     /// Runs a plan of events and cuts them; the partitions run side by side.
-    pub(super) async fn collect(plan: Arc<dyn ExecutionPlan>, view: Arc<View>, spine: Arc<SpineView>, context: Arc<TaskContext>) -> DfResult<Pieces> {
+    pub(super) async fn collect(
+        plan: Arc<dyn ExecutionPlan>,
+        view: Arc<View>,
+        spine: Arc<SpineView>,
+        context: Arc<TaskContext>,
+    ) -> DfResult<Pieces> {
         let partitions = plan.properties().output_partitioning().partition_count();
         let shape = Shape::of(&view);
         let wanted = Arc::new(Wanted::of(&spine));
@@ -115,7 +126,8 @@ impl Pieces {
         let next_id = Arc::new(AtomicUsize::new(0));
         let tasks: Vec<_> = (0..partitions)
             .map(|partition| {
-                let reservation = MemoryConsumer::new(format!("FeatureJoinExec events {partition}")).with_can_spill(true).register(context.memory_pool());
+                let reservation =
+                    MemoryConsumer::new(format!("FeatureJoinExec events {partition}")).with_can_spill(true).register(context.memory_pool());
                 let mut cutter = Cutter {
                     view: view.clone(),
                     shape: shape.clone(),

@@ -56,13 +56,19 @@ pub(super) struct Swept {
 
 /// Sweeps all pieces on as many threads as there are partitions; gives their results and the place of each spine row.
 #[allow(clippy::type_complexity)]
-pub(super) async fn sweep(pieces: Pieces, view: Arc<View>, spine: Arc<SpineView>, strict: bool) -> DfResult<(Vec<Swept>, Vec<Option<(u32, u32)>>)> {
+pub(super) async fn sweep(
+    pieces: Pieces,
+    view: Arc<View>,
+    spine: Arc<SpineView>,
+    strict: bool,
+) -> DfResult<(Vec<Swept>, Vec<Option<(u32, u32)>>)> {
     let threads = pieces.threads();
     let rows_of_piece = Arc::new(spine_pieces(&spine));
     let (pieces, next) = (Arc::new(pieces), Arc::new(AtomicUsize::new(0)));
     let tasks: Vec<_> = (0..threads)
         .map(|_| {
-            let (pieces, next, view, spine, rows_of_piece) = (pieces.clone(), next.clone(), view.clone(), spine.clone(), rows_of_piece.clone());
+            let (pieces, next, view, spine, rows_of_piece) =
+                (pieces.clone(), next.clone(), view.clone(), spine.clone(), rows_of_piece.clone());
             SpawnedTask::spawn_blocking(move || {
                 let mut done = Vec::new();
                 loop {
@@ -183,7 +189,8 @@ fn sweep_piece(pieces: &Pieces, piece: usize, view: &View, spine: &SpineView, sp
             drop(codes);
             let times = events.times.clone();
             let order_keys: Option<BinaryArray> = events.keys.clone();
-            let rows = Rows::try_new(view.program(), events.times, events.keys, events.values, events.masks).map_err(|e| Error::internal(e.to_string()))?;
+            let rows = Rows::try_new(view.program(), events.times, events.keys, events.values, events.masks)
+                .map_err(|e| Error::internal(e.to_string()))?;
             for entity in 0..entities.max(1) as usize {
                 let mine = event_groups.of(entity);
                 // History is nearly sorted, so a stable sort costs little more than a look.
@@ -201,7 +208,11 @@ fn sweep_piece(pieces: &Pieces, piece: usize, view: &View, spine: &SpineView, sp
                 for &i in asked.iter() {
                     let row = spine_rows[i as usize];
                     let at = spine.times.value(row as usize);
-                    while let Some(event) = mine.get(next).map(|e| *e as usize).filter(|e| times[*e] < at || (!strict && times[*e] == at && !asof_udfs::seeded_bug("sweep-equal-left-out"))) {
+                    while let Some(event) = mine
+                        .get(next)
+                        .map(|e| *e as usize)
+                        .filter(|e| times[*e] < at || (!strict && times[*e] == at && !asof_udfs::seeded_bug("sweep-equal-left-out")))
+                    {
                         let applied = run.insert(view.program(), &rows, event);
                         debug_assert_eq!(applied, Applied::Done, "invariant: nothing is evicted from a run that is swept");
                         next += 1;

@@ -240,9 +240,8 @@ impl<'a> Replay<'a> {
             None => vec![(rows, false)],
             Some(conflicts) => conflicts.changes(&rows)?,
         };
-        for (rows, gone) in &changes {
-            self.online.apply(&Change { stream: &source.name, rows, gone: *gone })?;
-        }
+        let changes: Vec<Change> = changes.iter().map(|(rows, gone)| Change { stream: &source.name, rows, gone: *gone }).collect();
+        self.online.apply(&changes)?;
         self.online.advance(self.engine.horizon(&self.view, self.online.greatest()));
         Ok(())
     }

@@ -114,10 +114,16 @@ impl Inner {
                 continue;
             }
             let applied = match changes {
-                Changes::Rows { gone, come } => online
-                    .apply(&Change { stream, rows: gone, gone: true })
-                    .and_then(|()| online.apply(&Change { stream, rows: come, gone: false })),
-                Changes::Since(version) => self.apply_since(&online, stream, history, *version).await,
+                Changes::Rows { gone, come } => {
+                    online.apply(&[Change { stream, rows: gone, gone: true }, Change { stream, rows: come, gone: false }])
+                }
+                Changes::Since(version) => {
+                    online.set_loading(true);
+                    let applied = self.apply_since(&online, stream, history, *version).await;
+                    // On an error it stays so: the state is given up below.
+                    online.set_loading(applied.is_err());
+                    applied
+                }
                 Changes::Unknown => {
                     online.invalidate();
                     Ok(())
@@ -137,7 +143,7 @@ impl Inner {
         let mut rows = self.context.read_table(table)?.execute_stream().await?;
         while let Some(batch) = rows.next().await {
             let batch = batch?;
-            online.apply(&Change { stream, rows: &canonical(&batch, history)?, gone: false })?;
+            online.apply(&[Change { stream, rows: &canonical(&batch, history)?, gone: false }])?;
         }
         Ok(())
     }
@@ -184,7 +190,7 @@ pub(crate) async fn bootstrap(online: &OnlineView, scans: &HistoryScans, context
         for partition in 0..physical.output_partitioning().partition_count() {
             let mut batches = physical.execute(partition, context.clone())?;
             while let Some(batch) = batches.next().await {
-                online.apply(&Change { stream: &scan.stream, rows: &widen(&batch?, scan)?, gone: false })?;
+                online.apply(&[Change { stream: &scan.stream, rows: &widen(&batch?, scan)?, gone: false }])?;
             }
         }
     }

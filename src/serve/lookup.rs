@@ -313,6 +313,9 @@ async fn instant(engine: &Inner, at: &AstInstant, params: &[ScalarValue]) -> Res
     Ok(Ok(Instant { at: value, strict }))
 }
 
+/// How often the online state is read anew, where writes came in between, before history answers.
+const READS_MAX: usize = 4;
+
 /// The features of one view for all entities, and what is to be said of where they come from.
 async fn features(
     engine: &Inner,
@@ -323,11 +326,22 @@ async fn features(
 ) -> Result<(Vec<ArrayRef>, Option<String>)> {
     let path = engine.settings.read_path;
     if path != ReadPath::History {
-        let online = engine.online(&asked.name).await?;
-        if at.at >= online.horizon() || asof_udfs::seeded_bug("evicted-answered") {
-            return Ok((online.features(keys, unknown, &vec![at; unknown.len()])?, None));
+        let mut online = engine.online(&asked.name).await?;
+        // What a write makes stale or evicts during the read does not count.
+        for _ in 0..READS_MAX {
+            if !(online.answers(at.at) || asof_udfs::seeded_bug("evicted-answered")) {
+                break;
+            }
+            let features = online.features(keys, unknown, &vec![at; unknown.len()])?;
+            if online.answers(at.at) || asof_udfs::seeded_bug("evicted-answered") {
+                return Ok((features, None));
+            }
+            online = engine.online(&asked.name).await?;
         }
         if path == ReadPath::Online {
+            if at.at >= online.horizon() {
+                return Err(Error::unavailable(format!("feature view \"{}\" is taking in history; try again", asked.name)));
+            }
             let earliest =
                 chrono::DateTime::from_timestamp_micros(online.horizon()).map_or_else(|| online.horizon().to_string(), |t| t.to_rfc3339());
             return Err(Error::invalid(format!(

@@ -1,11 +1,13 @@
 //! The keyed index: a run per entity, in shards by the pinned hash of the key.
 //!
-//! One writer applies changes; readers look entities up at any time and see one consistent state of each: a shard's lock is held for a
-//! bounded number of rows on the way in and for one entity on the way out. Not here: what a run computes (`asof_udfs`), when events are
-//! durable (`engine`).
+//! One writer applies changes; readers look entities up at any time and see one consistent state of each: a shard's lock is held for all
+//! that a step changes of an entity on the way in, and for one entity on the way out. Not here: what a run computes (`asof_udfs`), when
+//! events are durable (`engine`).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use arrow::array::Int8Array;
 use asof_udfs::{Applied, Program, Rows, Run};
 use hashbrown::HashTable;
 
@@ -13,7 +15,7 @@ use super::key::EntityKeys;
 
 /// More shards than cores, so that a reader seldom waits for the writer.
 const SHARDS: usize = 64;
-/// How many rows a shard's lock is held for at most.
+/// For how many rows a shard's lock is held, the rest of the last entity's apart.
 const ROWS_PER_HOLD: usize = 64;
 
 #[derive(Debug)]
@@ -43,11 +45,28 @@ impl Default for Index {
     }
 }
 
-/// A row to apply: which, under which hash, and whether it goes away.
+/// Rows of a step.
+#[derive(Debug)]
+pub struct Part {
+    /// Which entity each belongs to.
+    pub keys: EntityKeys,
+    /// What the runs keep.
+    pub rows: Rows,
+    /// +1 for a row that comes, -1 for one that goes; `None`: all come.
+    pub weights: Option<Int8Array>,
+}
+
+impl Part {
+    fn goes(&self, row: usize) -> bool {
+        self.weights.as_ref().is_some_and(|w| w.value(row) < 0)
+    }
+}
+
+/// A row to apply: which of which part, and the hash of its entity.
 #[derive(Debug, Clone, Copy)]
 struct Pending {
+    part: u32,
     row: u32,
-    gone: bool,
     hash: u64,
 }
 
@@ -65,24 +84,28 @@ impl Index {
         self.shards[shard].write().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Applies the rows of a batch, in order within each entity. Gives the rows that could not be applied exactly.
-    pub fn apply(&self, program: &Program, keys: &EntityKeys, rows: &Rows, gone: impl Fn(usize) -> bool, horizon: i64) -> Vec<usize> {
+    /// Applies the rows of one step, in order within each entity; each entity changes at once, from before the step to behind it.
+    /// `stale` becomes true before anybody sees an entity whose rows could not be applied exactly.
+    pub fn apply(&self, program: &Program, parts: &[Part], horizon: i64, stale: &AtomicBool) {
         let mut pending: Vec<Vec<Pending>> = vec![Vec::new(); SHARDS];
-        for row in 0..rows.len() {
-            if let Some(key) = keys.get(row) {
-                let hash = EntityKeys::hash(key);
-                pending[shard_of(hash)].push(Pending { row: row as u32, gone: gone(row), hash });
+        for (p, part) in parts.iter().enumerate() {
+            for row in 0..part.rows.len() {
+                if let Some(key) = part.keys.get(row) {
+                    let hash = EntityKeys::hash(key);
+                    pending[shard_of(hash)].push(Pending { part: p as u32, row: row as u32, hash });
+                }
             }
         }
-        let mut rebuild = Vec::new();
         for (shard, mut pending) in pending.into_iter().enumerate() {
-            // Rows of one entity come together: one probe and warm memory for all of them.
+            // Rows of one entity come together: one probe and warm memory for all of them, and one hold of the lock.
             pending.sort_by_key(|p| p.hash);
-            for chunk in pending.chunks(ROWS_PER_HOLD) {
-                self.write(shard).apply(program, keys, rows, chunk, horizon, &mut rebuild);
+            let mut rest = &pending[..];
+            while let Some(last) = rest.get(ROWS_PER_HOLD.min(rest.len()).wrapping_sub(1)) {
+                let (chunk, later) = rest.split_at(rest.partition_point(|p| p.hash <= last.hash));
+                self.write(shard).apply(program, parts, chunk, horizon, stale);
+                rest = later;
             }
         }
-        rebuild
     }
 
     /// Calls `f` with the run of an entity, or with `None` for one without; no change happens meanwhile.
@@ -149,22 +172,23 @@ impl Entity {
 }
 
 impl Shard {
-    fn apply(&mut self, program: &Program, keys: &EntityKeys, rows: &Rows, chunk: &[Pending], horizon: i64, rebuild: &mut Vec<usize>) {
+    fn apply(&mut self, program: &Program, parts: &[Part], chunk: &[Pending], horizon: i64, stale: &AtomicBool) {
         for p in chunk {
-            let row = p.row as usize;
-            let Some(key) = keys.get(row) else { continue };
+            let (part, row) = (&parts[p.part as usize], p.row as usize);
+            let Some(key) = part.keys.get(row) else { continue };
             let slot = self.entities.entry(p.hash, |e| *e.key == *key, |e| EntityKeys::hash(&e.key));
             let mut slot = slot.or_insert_with(|| Entity { key: key.into(), run: Run::new() });
             let entity = slot.get_mut();
             let before = entity.run.memory_bytes();
             let fresh = entity.run.is_vacant(program);
-            let applied = if p.gone { entity.run.remove(program, rows, row) } else { entity.run.insert(program, rows, row) };
+            let run = &mut entity.run;
+            let applied = if part.goes(row) { run.remove(program, &part.rows, row) } else { run.insert(program, &part.rows, row) };
             if horizon > i64::MIN && entity.run.len().is_multiple_of(ROWS_PER_HOLD) {
                 // On touch: a hot entity is kept short between sweeps.
                 entity.run.evict(program, horizon);
             }
             if matches!(applied, Applied::Rebuild) {
-                rebuild.push(row);
+                stale.store(true, Ordering::Release);
             }
             self.bytes = self.bytes + entity.run.memory_bytes() + if fresh { entity.key.len() } else { 0 };
             self.bytes = self.bytes.saturating_sub(before);

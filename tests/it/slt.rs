@@ -181,7 +181,10 @@ fn record(head: &str, body: &[&str], line: usize) -> Result<Record, String> {
             (Action::Events { stream: (*stream).to_owned(), lines: owned(body) }, Expected::Ok(parse_counts(counts)?), (0, 0))
         }
         ["file", name] => (Action::File { name: (*name).to_owned(), lines: owned(body) }, Expected::Ok(Counts::new()), (0, 0)),
-        ["query", "contains", text @ ..] => (Action::Sql(body.join("\n")), Expected::Text(text.join(" ")), (0, 0)),
+        ["query", "contains", ..] => {
+            let text = head.split_once("contains ").map_or("", |(_, text)| text);
+            (Action::Sql(body.join("\n")), Expected::Text(text.to_owned()), (0, 0))
+        }
         ["query", rest @ ..] if rest.is_empty() || rest == ["rowsort"] => {
             let cut = body.iter().position(|l| *l == "----").ok_or("a query needs a line ----")?;
             let rows = body[cut + 1..].iter().map(|row| spaced(row)).collect();
@@ -855,6 +858,15 @@ fn earlier_instants_are_refused_or_said() {
             let (answer, note) = rows(ask(ReadPath::Auto, before).await.expect("history answers"));
             assert_eq!(answer, vec!["1".to_owned()]);
             assert!(note.is_some_and(|n| n.contains("history")));
+            // A view's look_back moves the edge.
+            let settings = Settings { read_path: ReadPath::Online, ..Settings::default() };
+            let builder = Engine::builder().warehouse("memory://").settings(settings).clock(Arc::new(StillClock(USUAL_NOW)));
+            let engine = builder.build().await.expect("an empty warehouse");
+            engine.execute(&SETUP.replace("ENTITY (u) AS", "ENTITY (u) WITH (look_back = '3 hours') AS"), &[]).await.expect("it is right");
+            let ask = async |at: &str| engine.execute(&format!("SELECT n FROM v FOR ENTITY 'a' AS OF TIMESTAMP '{at}'"), &[]).await;
+            assert_eq!(rows(ask(before).await.expect("it is held")), (vec!["1".to_owned()], None));
+            assert_eq!(rows(ask("2026-03-01 08:00:00").await.expect("it is held")), (vec!["0".to_owned()], None));
+            assert!(ask("2026-03-01 07:59:59.999999").await.expect_err("it is refused").message().contains("2026-03-01T08:00:00"));
         });
     };
     on_deep_stack(run);

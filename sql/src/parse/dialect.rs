@@ -4,6 +4,7 @@
 //! - Clauses of other systems that DataFusion drops without a word (`SETTINGS`, `FORMAT`, `PREWHERE`, `WITH FILL`, ...) are off:
 //!   they are syntax errors here. What cannot be switched off is refused by `check`.
 //! - Comments are comments: hints in them (`/*! ... */`, `/*+ ... */`) are not read.
+//! - `IS [NOT] DISTINCT FROM` binds like `IS NULL`; sqlparser on its own takes all that follows for the right operand.
 //! - sqlparser tries alternatives one after another, which on hostile text takes time exponential in the nesting. The dialect is
 //!   asked before every operand, so it can count: when the fuel is spent the parser stops.
 
@@ -12,6 +13,7 @@ use std::cell::Cell;
 
 use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{self, GenericDialect};
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 /// The dialect of embedded SQL.
@@ -69,6 +71,17 @@ impl dialect::Dialect for Dialect {
                 None
             }
         }
+    }
+
+    fn parse_infix(&self, parser: &mut Parser<'_>, expr: &Expr, precedence: u8) -> Option<Result<Expr, ParserError>> {
+        let make = if parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
+            Expr::IsDistinctFrom
+        } else if parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]) {
+            Expr::IsNotDistinctFrom
+        } else {
+            return None;
+        };
+        Some(parser.parse_subexpr(precedence).map(|right| make(Box::new(expr.clone()), Box::new(right))))
     }
 
     supported! {

@@ -10,11 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use arrow::array::ArrayRef;
 use asof_udfs::{Instant, Value};
 
-use super::{Collector, View};
+use super::{Collector, EntityRows, View};
 use crate::error::Result;
-use crate::op::events::Events;
 use crate::op::relation::stream::{Change, StreamRelation};
-use crate::state::index::Index;
+use crate::state::index::{Index, Part};
 use crate::state::key::EntityKeys;
 
 /// The online state of one view.
@@ -29,6 +28,7 @@ pub struct OnlineView {
     /// The greatest accepted event time of the view's streams; the least `i64` before the first.
     greatest: AtomicI64,
     stale: AtomicBool,
+    loading: AtomicBool,
     next_sweep: AtomicUsize,
 }
 
@@ -43,26 +43,38 @@ impl OnlineView {
             horizon: AtomicI64::new(i64::MIN),
             greatest: AtomicI64::new(i64::MIN),
             stale: AtomicBool::new(false),
+            loading: AtomicBool::new(false),
             next_sweep: AtomicUsize::new(0),
         })
     }
 
-    /// Applies one change of one stream.
-    pub fn apply(&self, change: &Change<'_>) -> Result<()> {
+    /// Applies the changes of one step in their order; a reader sees an entity as it was before all of them or as it is behind them.
+    pub fn apply(&self, changes: &[Change<'_>]) -> Result<()> {
         let mut relation = self.relation.lock().unwrap_or_else(|e| e.into_inner());
-        for events in relation.push(change)? {
-            self.apply_events(&events)?;
+        let mut parts = Vec::new();
+        for change in changes {
+            for events in relation.push(change)? {
+                let EntityRows { keys, rows } = self.view.rows(&events)?;
+                parts.push(Part { keys, rows, weights: events.weights });
+            }
         }
+        self.index.apply(self.view.program(), &parts, self.horizon(), &self.stale);
         Ok(())
     }
 
-    fn apply_events(&self, events: &Events) -> Result<()> {
-        let rows = self.view.rows(events)?;
-        let rebuild = self.index.apply(self.view.program(), &rows.keys, &rows.rows, |i| events.goes(i), self.horizon());
-        if !rebuild.is_empty() {
-            self.stale.store(true, Ordering::Release);
-        }
-        Ok(())
+    /// Marks the beginning or the end of a step that is applied in pieces; between the two nothing is answered.
+    pub fn set_loading(&self, loading: bool) {
+        self.loading.store(loading, Ordering::Release);
+    }
+
+    /// Whether the state answers an instant: to be asked before a read, and behind it whether the read counts.
+    pub fn answers(&self, at: i64) -> bool {
+        at >= self.horizon() && !self.is_stale() && !self.is_loading()
+    }
+
+    /// Whether a step is being applied in pieces.
+    pub fn is_loading(&self) -> bool {
+        self.loading.load(Ordering::Acquire)
     }
 
     /// The earliest instant that is answered.

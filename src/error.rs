@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use asof_sql::Diagnostic;
+
 /// The remedy: what whoever called can do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -39,6 +41,8 @@ pub struct Error {
     kind: Kind,
     message: String,
     sql: Vec<SqlError>,
+    /// What was found in SQL whose text was not at hand.
+    found: Option<Box<Diagnostic>>,
 }
 
 /// A result whose error is [`Error`].
@@ -47,7 +51,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of a kind with a message: lower case, no full stop, the user's names quoted.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), sql: Vec::new() }
+        Self { kind, message: message.into(), sql: Vec::new(), found: None }
     }
 
     /// The request is wrong.
@@ -78,7 +82,18 @@ impl Error {
     /// Errors found in SQL text, all of one statement; the message is their rendering.
     pub fn sql(errors: Vec<SqlError>) -> Self {
         let message = errors.iter().map(|e| e.rendered.trim_end()).collect::<Vec<_>>().join("\n\n");
-        Self { kind: Kind::Invalid, message, sql: errors }
+        Self { kind: Kind::Invalid, message, sql: errors, found: None }
+    }
+
+    /// An error found at a place of SQL, by what has no text to show it in; whoever has the text renders [`Self::found`].
+    pub(crate) fn at_place(diagnostic: Diagnostic) -> Self {
+        let message = diagnostic.message.clone();
+        Self { kind: Kind::Invalid, message, sql: Vec::new(), found: Some(Box::new(diagnostic)) }
+    }
+
+    /// What was found in SQL but is not rendered yet.
+    pub(crate) fn found(&self) -> Option<&Diagnostic> {
+        self.found.as_deref()
     }
 
     /// The same error with what was being done in front of its message.

@@ -558,6 +558,7 @@ impl Pipeline {
             known_from,
             counts: IngestCounts::default(),
             rejected: vec![],
+            rejected_bytes: 0,
             judged: vec![],
             greatest: None,
             next: 0,
@@ -641,6 +642,7 @@ pub struct Load<'a> {
     known_from: i64,
     counts: IngestCounts,
     rejected: Vec<Rejected>,
+    rejected_bytes: usize,
     judged: Vec<Judged>,
     greatest: Option<i64>,
     next: i64,
@@ -656,8 +658,9 @@ impl Load<'_> {
         self.counts.rejected += decoded.rejected.len() as u64;
         let last = decoded.offsets.iter().copied().chain(decoded.rejected.iter().map(|r| r.offset)).max();
         self.next = self.next.max(last.map_or(0, |l| l + 1));
+        self.rejected_bytes += decoded.rejected.iter().map(|r| r.raw.len()).sum::<usize>();
         self.rejected.extend(decoded.rejected);
-        if self.rejected.iter().map(|r| r.raw.len()).sum::<usize>() > REJECTED_BYTES_MAX {
+        if self.rejected_bytes > REJECTED_BYTES_MAX {
             return Err(Error::data(format!("more than {REJECTED_BYTES_MAX} bytes of the input are no events; is it the right format?")));
         }
         let accepted = self.pipeline.judge(&decoded.rows, self.aside.as_mut()).await?;

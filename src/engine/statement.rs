@@ -517,6 +517,9 @@ impl Error {
         if !self.sql_errors().is_empty() || self.kind() != crate::error::Kind::Invalid {
             return self;
         }
+        if let Some(found) = self.found() {
+            return sql_errors(std::slice::from_ref(found), source, sql);
+        }
         let message = self.message().strip_prefix("Error during planning: ").unwrap_or(self.message()).to_owned();
         let first = message.lines().next().unwrap_or_default();
         let between = |from: &str, to: &str| {

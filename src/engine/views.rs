@@ -140,10 +140,13 @@ impl Inner {
 
     async fn apply_since(&self, online: &OnlineView, stream: &str, history: &StreamHistory, version: i64) -> Result<()> {
         let table = history.table(Part::History, TableOptions { since: Some(version), all_rows: true, ..TableOptions::default() }).await?;
-        let mut rows = self.context.read_table(table)?.execute_stream().await?;
-        while let Some(batch) = rows.next().await {
-            let batch = batch?;
-            online.apply(&[Change { stream, rows: &canonical(&batch, history)?, gone: false }])?;
+        let plan = self.context.read_table(table)?.create_physical_plan().await?;
+        // One partition after the other, which is the order of time as far as files tell.
+        for partition in 0..plan.output_partitioning().partition_count() {
+            let mut batches = plan.execute(partition, self.context.task_ctx())?;
+            while let Some(batch) = batches.next().await {
+                online.apply(&[Change { stream, rows: &canonical(&batch?, history)?, gone: false }])?;
+            }
         }
         Ok(())
     }

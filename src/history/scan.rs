@@ -258,7 +258,10 @@ impl Scan {
         let mut statistics = Statistics::new_unknown(stored);
         statistics.num_rows = rows.map_or(Precision::Absent, Precision::Exact);
         statistics.total_byte_size = Precision::Inexact(bytes);
-        let files = files.iter().map(|f| PartitionedFile::new(f.location.as_ref(), f.bytes)).collect();
+        // Oldest first: whoever keeps rows in order of time finds them nearly so.
+        let mut in_order: Vec<&Arc<DataFile>> = files.iter().collect();
+        in_order.sort_by_key(|f| f.time_min);
+        let files = in_order.into_iter().map(|f| PartitionedFile::new(f.location.as_ref(), f.bytes)).collect();
         let group = vec![FileGroup::new(files)];
         let groups = FileGroupPartitioner::new()
             .with_target_partitions(self.partitions.max(1))

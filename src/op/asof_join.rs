@@ -25,7 +25,7 @@ mod winners;
 mod tests;
 
 pub use batch::AsofJoinExec;
-pub use logical::{AsofJoin, AsofJoinNode, Identity, MatchOp, TieOrder};
+pub use logical::{AsofJoin, AsofJoinNode, Identity, MatchOp, Places, TieOrder};
 pub use planner::{AsofExtensionPlanner, AsofRelationPlanner, AsofSyntax, OrdinaryTables, PushLeftFilters, RightSides};
 pub use rewrite::rewrite_asof;
 pub use shape::{Build, Key, Shape};

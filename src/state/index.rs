@@ -10,6 +10,8 @@ use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use arrow::array::Int8Array;
 use asof_udfs::{Applied, Program, Rows, Run};
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use smallvec::SmallVec;
 
 use super::key::EntityKeys;
 
@@ -18,16 +20,17 @@ const SHARDS: usize = 64;
 /// For how many rows a shard's lock is held, the rest of the last entity's apart.
 const ROWS_PER_HOLD: usize = 64;
 
+/// Its own allocation: a slot of the table, half of which are empty after it grew, is a pointer.
 #[derive(Debug)]
 struct Entity {
-    key: Box<[u8]>,
+    key: SmallVec<[u8; 16]>,
     run: Run,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
-    entities: HashTable<Entity>,
-    /// The memory of the runs and keys, bytes; the table's own comes on top.
+    entities: HashTable<Box<Entity>>,
+    /// The memory of the entities, bytes; the table's own comes on top.
     bytes: usize,
     /// The horizon that the shard was last swept to.
     swept: i64,
@@ -149,49 +152,78 @@ impl Index {
         (0..SHARDS).map(|s| self.read(s).entities.iter().map(|e| e.run.len()).sum::<usize>()).sum()
     }
 
-    /// The memory held, bytes: runs, keys and tables.
+    /// The memory held, bytes: entities and tables.
     pub fn memory_bytes(&self) -> usize {
         let one = |s: usize| {
             let shard = self.read(s);
-            // A slot of the table is an entity and a control byte.
-            shard.bytes + shard.entities.capacity() * (size_of::<Entity>() + 1) * 8 / 7
+            // A slot of the table is a pointer and a control byte; one in eight stays empty.
+            shard.bytes + shard.entities.capacity() * (size_of::<Box<Entity>>() + 1) * 8 / 7
         };
         (0..SHARDS).map(one).sum()
     }
 
     /// Every key, in no particular order.
     pub fn keys(&self) -> Vec<Box<[u8]>> {
-        (0..SHARDS).flat_map(|s| self.read(s).entities.iter().map(|e| e.key.clone()).collect::<Vec<_>>()).collect()
+        (0..SHARDS).flat_map(|s| self.read(s).entities.iter().map(|e| e.key.as_slice().into()).collect::<Vec<_>>()).collect()
     }
 }
 
 impl Entity {
+    /// The memory of an entity, bytes: its own allocation and what hangs on it.
     fn bytes(&self) -> usize {
-        self.key.len() + self.run.memory_bytes()
+        let key = if self.key.spilled() { self.key.len() } else { 0 };
+        size_of::<Entity>() - size_of::<Run>() + key + self.run.memory_bytes()
     }
 }
 
 impl Shard {
     fn apply(&mut self, program: &Program, parts: &[Part], chunk: &[Pending], horizon: i64, stale: &AtomicBool) {
-        for p in chunk {
-            let (part, row) = (&parts[p.part as usize], p.row as usize);
-            let Some(key) = part.keys.get(row) else { continue };
-            let slot = self.entities.entry(p.hash, |e| *e.key == *key, |e| EntityKeys::hash(&e.key));
-            let mut slot = slot.or_insert_with(|| Entity { key: key.into(), run: Run::new() });
-            let entity = slot.get_mut();
-            let before = entity.run.memory_bytes();
-            let fresh = entity.run.is_vacant(program);
-            let run = &mut entity.run;
-            let applied = if part.goes(row) { run.remove(program, &part.rows, row) } else { run.insert(program, &part.rows, row) };
-            if horizon > i64::MIN && entity.run.len().is_multiple_of(ROWS_PER_HOLD) {
-                // On touch: a hot entity is kept short between sweeps.
-                entity.run.evict(program, horizon);
+        let mut selection = Vec::new();
+        for same in chunk.chunk_by(|a, b| (a.hash, a.part) == (b.hash, b.part)) {
+            let Some(Pending { part, hash, .. }) = same.first() else { continue };
+            let part = &parts[*part as usize];
+            let mut rest = same;
+            while let Some(key) = rest.first().and_then(|p| part.keys.get(p.row as usize)) {
+                // All rows of one hash are of one entity, but for collisions.
+                let count = rest.iter().take_while(|p| part.keys.get(p.row as usize) == Some(key)).count();
+                let (mine, others) = rest.split_at(count);
+                rest = others;
+                let (entity, before) = match self.entities.entry(*hash, |e| *e.key == *key, |e| EntityKeys::hash(&e.key)) {
+                    Entry::Occupied(entry) => {
+                        let before = entry.get().bytes();
+                        (entry.into_mut(), before)
+                    }
+                    Entry::Vacant(entry) => {
+                        (entry.insert(Box::new(Entity { key: SmallVec::from_slice(key), run: Run::new() })).into_mut(), 0)
+                    }
+                };
+                let run = &mut entity.run;
+                let long = run.len() / ROWS_PER_HOLD;
+                for same in mine.chunk_by(|a, b| part.goes(a.row as usize) == part.goes(b.row as usize)) {
+                    selection.clear();
+                    selection.extend(same.iter().map(|p| p.row));
+                    if apply_rows(run, program, part, &selection) == Applied::Rebuild {
+                        stale.store(true, Ordering::Release);
+                    }
+                }
+                if horizon > i64::MIN && run.len() / ROWS_PER_HOLD > long {
+                    // On touch: a hot entity is kept short between sweeps.
+                    run.evict(program, horizon);
+                }
+                self.bytes = (self.bytes + entity.bytes()).saturating_sub(before);
             }
-            if matches!(applied, Applied::Rebuild) {
-                stale.store(true, Ordering::Release);
-            }
-            self.bytes = self.bytes + entity.run.memory_bytes() + if fresh { entity.key.len() } else { 0 };
-            self.bytes = self.bytes.saturating_sub(before);
         }
+    }
+}
+
+/// Rows that all come or all go.
+fn apply_rows(run: &mut Run, program: &Program, part: &Part, rows: &[u32]) -> Applied {
+    match rows {
+        [first, ..] if part.goes(*first as usize) => {
+            let removed = rows.iter().map(|row| run.remove(program, &part.rows, *row as usize));
+            removed.fold(Applied::Done, |all, one| if one == Applied::Rebuild { one } else { all })
+        }
+        [row] => run.insert(program, &part.rows, *row as usize),
+        _ => run.insert_many(program, &part.rows, rows),
     }
 }

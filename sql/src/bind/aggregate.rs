@@ -322,7 +322,13 @@ impl<'a> Aggregates<'a> {
     }
 
     fn result_type(&self, function: Function, argument: Option<&DataType>, at: Span) -> Result<DataType, Diagnostic> {
-        Program::result_type(function, argument).map_err(|e| Diagnostic::error(codes::E0402, at, e.to_string()))
+        Program::result_type(function, argument).map_err(|e| {
+            let error = Diagnostic::error(codes::E0402, at, e.to_string());
+            match argument {
+                Some(DataType::Boolean) => error.help("Count what is true: count(*) FILTER (WHERE column); or CAST it to INTEGER."),
+                _ => error,
+            }
+        })
     }
 
     /// The run itself has the last word on what it can compute.

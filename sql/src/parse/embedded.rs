@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 use super::cursor::{Cursor, END, Parsed, describe, is_word};
 use super::dialect::Dialect;
-use crate::codes::{E0102, E0103, E0105, E0503};
+use crate::codes::{E0102, E0103, E0105, E0301, E0503};
 use crate::diagnostic::Diagnostic;
 use crate::span::{Position, Span};
 
@@ -172,6 +172,11 @@ impl<'a> Embedded<'a> {
         if near("OF") || near("BEFORE") || near("SYSTEM_TIME") {
             return error.help("AS OF and BEFORE stand behind FOR ENTITY; a table has no versions.");
         }
+        if inner.sees(at, "EXCLUDE") && inner.in_frame(at) {
+            return Diagnostic::error(E0301, error.span, "EXCLUDE in a frame is not supported").help(
+                "Leave it out; a frame that ends before the event is asked BEFORE it: FOR ENTITY ... BEFORE, or > in MATCH_CONDITION.",
+            );
+        }
         if count("CASE") > count("END") {
             return error.help("A CASE ends with END.");
         }
@@ -206,6 +211,11 @@ impl<'a> Embedded<'a> {
             }
         }
         None
+    }
+
+    /// Whether the tokens before this index are those of a frame.
+    fn in_frame(self, at: usize) -> bool {
+        ["PRECEDING", "FOLLOWING", "ROW"].iter().any(|word| at.checked_sub(1).is_some_and(|before| self.sees(before, word)))
     }
 
     fn misplaced_for_entity(self) -> Option<Span> {

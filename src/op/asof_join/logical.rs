@@ -5,10 +5,15 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use asof_sql::codes::{self, Code};
+use asof_sql::{Diagnostic, Span};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{Column, DFSchema, DFSchemaRef, Result, internal_err, plan_err};
+use datafusion::error::DataFusionError;
 use datafusion::logical_expr::type_coercion::binary::BinaryTypeCoercer;
 use datafusion::logical_expr::{Expr, ExprSchemable, Extension, LogicalPlan, Operator, UserDefinedLogicalNodeCore};
+
+use crate::error::{Error, Kind};
 
 /// How the left match value compares with the right one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,6 +108,48 @@ pub struct AsofJoin {
     pub match_right: Expr,
     /// Columns of the right side that do not come out: the key columns of `USING`, which come out once, as the left side's.
     pub hidden: Vec<Column>,
+    /// Where its clauses stand.
+    pub places: Places,
+}
+
+/// Where the clauses of an AS OF join stand in the statement.
+#[derive(Debug, Clone, Copy)]
+pub struct Places {
+    /// The comparison of `MATCH_CONDITION`.
+    pub condition: Span,
+    /// `ON` or `USING`; the condition where there is none.
+    pub keys: Span,
+}
+
+impl Places {
+    /// A planner's refusal of the match condition, at its place. "What is wrong; what to do" becomes message and help.
+    pub fn refuse_condition(&self, error: DataFusionError) -> DataFusionError {
+        at(codes::E0505, self.condition, error)
+    }
+
+    /// A planner's refusal of the keys, at their place.
+    pub fn refuse_keys(&self, error: DataFusionError) -> DataFusionError {
+        at(codes::E0506, self.keys, error)
+    }
+}
+
+fn at(code: Code, span: Span, error: DataFusionError) -> DataFusionError {
+    let message = match Error::from(error) {
+        error if error.kind() != Kind::Invalid || error.found().is_some() => return error.into(),
+        error => error.message().strip_prefix("Error during planning: ").unwrap_or(error.message()).to_owned(),
+    };
+    // Names that are not known are shown where they stand, by the statement.
+    if message.contains("No field named") || message.contains("Ambiguous reference") {
+        return DataFusionError::Plan(message);
+    }
+    let (wrong, remedy) = message.split_once("; ").unwrap_or((&message, ""));
+    let diagnostic = Diagnostic::error(code, span, wrong);
+    let mut letters = remedy.chars();
+    let diagnostic = match letters.next() {
+        Some(first) => diagnostic.help(format!("{}{}.", first.to_uppercase(), letters.as_str())),
+        None => diagnostic,
+    };
+    Error::at_place(diagnostic).into()
 }
 
 impl AsofJoin {
@@ -134,14 +181,18 @@ pub struct AsofJoinNode {
 
 impl AsofJoinNode {
     fn try_new(join: AsofJoin, order: Option<&TieOrder>) -> Result<Self> {
-        let AsofJoin { left, right, keys, match_left, op, match_right, hidden } = join;
+        let AsofJoin { left, right, keys, match_left, op, match_right, hidden, places } = join;
         let bare = |e: &Expr| if let Expr::Column(c) = e { Some(c.clone()) } else { None };
         let fixed: Vec<Column> = std::iter::once(&match_right).chain(keys.iter().map(|(_, r)| r)).filter_map(bare).collect();
         let ties = tie_columns(right.schema(), order, &match_right).into_iter().filter(|c| !fixed.contains(c)).collect();
 
-        let (match_left, match_right) = coerce(match_left, left.schema(), op.operator(), match_right, right.schema(), "MATCH_CONDITION")?;
-        let keys =
-            keys.into_iter().map(|(l, r)| coerce(l, left.schema(), Operator::Eq, r, right.schema(), "ON")).collect::<Result<Vec<_>>>()?;
+        let (match_left, match_right) = coerce(match_left, left.schema(), op.operator(), match_right, right.schema(), "MATCH_CONDITION")
+            .map_err(|e| places.refuse_condition(e))?;
+        let keys = keys
+            .into_iter()
+            .map(|(l, r)| coerce(l, left.schema(), Operator::Eq, r, right.schema(), "ON"))
+            .collect::<Result<Vec<_>>>()
+            .map_err(|e| places.refuse_keys(e))?;
         let schema = joined_schema(left.schema(), right.schema(), &hidden)?;
         Ok(Self { left: Arc::new(left), right: Arc::new(right), keys, match_left, op, match_right, hidden, ties, fixed, schema })
     }

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use asof_sql::Span;
 use async_trait::async_trait;
 use datafusion::arrow::row::{RowConverter, SortField};
 use datafusion::catalog::Session;
@@ -21,10 +22,10 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr as SqlExpr, Join, JoinConstraint, JoinOperator, TableFactor};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr as SqlExpr, Join, JoinConstraint, JoinOperator, Spanned, TableFactor};
 
 use super::batch::AsofJoinExec;
-use super::logical::{AsofJoin, AsofJoinNode, MatchOp, TieOrder};
+use super::logical::{AsofJoin, AsofJoinNode, MatchOp, Places, TieOrder};
 use super::rewrite::{is_asof, nest};
 use super::shape::{Build, Key, Shape};
 
@@ -176,86 +177,16 @@ fn resolve(
 ) -> Result<AsofJoin> {
     let joined = left.schema().join(right.schema())?;
     let scope = Scope { left: &left, right: &right, joined };
-
-    let shown = match_condition.to_string();
-    let SqlExpr::BinaryOp { left: a, op, right: b } = unnest(match_condition) else {
-        return plan_err!("MATCH_CONDITION is ({shown}), not a comparison; write MATCH_CONDITION (left.time >= right.time)");
+    let condition = Span::from(match_condition.span());
+    let keys = match &constraint {
+        JoinConstraint::On(on) => on.span().into(),
+        JoinConstraint::Using(names) => names.iter().map(|n| Span::from(n.span())).fold(Span::NONE, Span::to),
+        JoinConstraint::Natural | JoinConstraint::None => condition,
     };
-    let op = match op {
-        BinaryOperator::GtEq => MatchOp::AtOrBefore,
-        BinaryOperator::Gt => MatchOp::Before,
-        BinaryOperator::LtEq => MatchOp::AtOrAfter,
-        BinaryOperator::Lt => MatchOp::After,
-        BinaryOperator::And => {
-            return plan_err!("MATCH_CONDITION ({shown}) joins comparisons by AND; keep one of >=, >, <=, < and move equalities to ON");
-        }
-        op => return plan_err!("MATCH_CONDITION ({shown}) compares by {op}; use one of >=, >, <=, <"),
-    };
-    let (a, b) = (scope.expr(*a, context)?, scope.expr(*b, context)?);
-    let (match_left, op, match_right) = match (scope.side(&a, "MATCH_CONDITION", &shown)?, scope.side(&b, "MATCH_CONDITION", &shown)?) {
-        (Side::Left, Side::Right) => (a, op, b),
-        (Side::Right, Side::Left) => (b, op.flip(), a),
-        (side, _) => {
-            return plan_err!("both sides of MATCH_CONDITION ({shown}) are over the {side} side; compare one expression of each side");
-        }
-    };
-
-    let mut keys = Vec::new();
-    let mut hidden = Vec::new();
-    match constraint {
-        JoinConstraint::None => {}
-        JoinConstraint::Natural => return plan_err!("NATURAL is not supported with ASOF JOIN; name the key columns by USING (...)"),
-        JoinConstraint::On(on) => {
-            let mut pending = vec![on];
-            while let Some(part) = pending.pop() {
-                let shown = part.to_string();
-                match unnest(part) {
-                    SqlExpr::BinaryOp { left: a, op: BinaryOperator::And, right: b } => pending.extend([*b, *a]),
-                    SqlExpr::BinaryOp { left: a, op: BinaryOperator::Eq, right: b } => {
-                        let (a, b) = (scope.expr(*a, context)?, scope.expr(*b, context)?);
-                        match (scope.side(&a, "ON", &shown)?, scope.side(&b, "ON", &shown)?) {
-                            (Side::Left, Side::Right) => keys.push((a, b)),
-                            (Side::Right, Side::Left) => keys.push((b, a)),
-                            (side, _) => {
-                                return plan_err!(
-                                    "both sides of {shown} in ON are over the {side} side; filter in WHERE or in a subquery instead"
-                                );
-                            }
-                        }
-                    }
-                    _ => {
-                        return plan_err!(
-                            "ON of an ASOF JOIN holds {shown}; it takes equalities joined by AND, anything else belongs in WHERE or in a subquery"
-                        );
-                    }
-                }
-            }
-        }
-        JoinConstraint::Using(names) => {
-            for name in names {
-                let [part] = name.0.as_slice() else {
-                    return plan_err!("USING names {name}; it takes plain column names");
-                };
-                let Some(ident) = part.as_ident() else { return plan_err!("USING names {name}; it takes plain column names") };
-                let column = Column::from_name(context.normalize_ident(ident.clone()));
-                let find = |plan: &LogicalPlan| {
-                    normalize_col_with_schemas_and_ambiguity_check(
-                        Expr::Column(column.clone()),
-                        &[&[plan.schema()]],
-                        &[plan.using_columns()?.into_iter().collect::<Vec<_>>()].concat(),
-                    )
-                };
-                let (l, r) = (find(&left)?, find(&right)?);
-                if let Expr::Column(c) = &r
-                    && !hidden.contains(c)
-                {
-                    hidden.push(c.clone());
-                    keys.push((l, r));
-                }
-            }
-        }
-    }
-    Ok(AsofJoin { left, right, keys, match_left, op, match_right, hidden })
+    let places = Places { condition, keys };
+    let (match_left, op, match_right) = scope.condition(match_condition, context).map_err(|e| places.refuse_condition(e))?;
+    let (keys, hidden) = scope.keys(constraint, context).map_err(|e| places.refuse_keys(e))?;
+    Ok(AsofJoin { left, right, keys, match_left, op, match_right, hidden, places })
 }
 
 fn unnest(mut e: SqlExpr) -> SqlExpr {
@@ -284,6 +215,92 @@ struct Scope<'a> {
 }
 
 impl Scope<'_> {
+    /// The two match values and how the left one compares.
+    fn condition(&self, match_condition: SqlExpr, context: &mut dyn RelationPlannerContext) -> Result<(Expr, MatchOp, Expr)> {
+        let shown = match_condition.to_string();
+        let SqlExpr::BinaryOp { left: a, op, right: b } = unnest(match_condition) else {
+            return plan_err!("MATCH_CONDITION is ({shown}), not a comparison; write MATCH_CONDITION (left.time >= right.time)");
+        };
+        let op = match op {
+            BinaryOperator::GtEq => MatchOp::AtOrBefore,
+            BinaryOperator::Gt => MatchOp::Before,
+            BinaryOperator::LtEq => MatchOp::AtOrAfter,
+            BinaryOperator::Lt => MatchOp::After,
+            BinaryOperator::And => {
+                return plan_err!("MATCH_CONDITION ({shown}) joins comparisons by AND; keep one of >=, >, <=, < and move equalities to ON");
+            }
+            op => return plan_err!("MATCH_CONDITION ({shown}) compares by {op}; use one of >=, >, <=, <"),
+        };
+        let (a, b) = (self.expr(*a, context)?, self.expr(*b, context)?);
+        match (self.side(&a, "MATCH_CONDITION", &shown)?, self.side(&b, "MATCH_CONDITION", &shown)?) {
+            (Side::Left, Side::Right) => Ok((a, op, b)),
+            (Side::Right, Side::Left) => Ok((b, op.flip(), a)),
+            (side, _) => {
+                return plan_err!("both sides of MATCH_CONDITION ({shown}) are over the {side} side; compare one expression of each side");
+            }
+        }
+    }
+
+    /// The equalities, and the right columns that do not come out.
+    fn keys(&self, constraint: JoinConstraint, context: &mut dyn RelationPlannerContext) -> Result<(Vec<(Expr, Expr)>, Vec<Column>)> {
+        let mut keys = Vec::new();
+        let mut hidden = Vec::new();
+        match constraint {
+            JoinConstraint::None => {}
+            JoinConstraint::Natural => return plan_err!("NATURAL is not supported with ASOF JOIN; name the key columns by USING (...)"),
+            JoinConstraint::On(on) => {
+                let mut pending = vec![on];
+                while let Some(part) = pending.pop() {
+                    let shown = part.to_string();
+                    match unnest(part) {
+                        SqlExpr::BinaryOp { left: a, op: BinaryOperator::And, right: b } => pending.extend([*b, *a]),
+                        SqlExpr::BinaryOp { left: a, op: BinaryOperator::Eq, right: b } => {
+                            let (a, b) = (self.expr(*a, context)?, self.expr(*b, context)?);
+                            match (self.side(&a, "ON", &shown)?, self.side(&b, "ON", &shown)?) {
+                                (Side::Left, Side::Right) => keys.push((a, b)),
+                                (Side::Right, Side::Left) => keys.push((b, a)),
+                                (side, _) => {
+                                    return plan_err!(
+                                        "both sides of {shown} in ON are over the {side} side; filter in WHERE or in a subquery instead"
+                                    );
+                                }
+                            }
+                        }
+                        _ => {
+                            return plan_err!(
+                                "ON of an ASOF JOIN holds {shown}; it takes equalities joined by AND, anything else belongs in WHERE or in a subquery"
+                            );
+                        }
+                    }
+                }
+            }
+            JoinConstraint::Using(names) => {
+                for name in names {
+                    let [part] = name.0.as_slice() else {
+                        return plan_err!("USING names {name}; it takes plain column names");
+                    };
+                    let Some(ident) = part.as_ident() else { return plan_err!("USING names {name}; it takes plain column names") };
+                    let column = Column::from_name(context.normalize_ident(ident.clone()));
+                    let find = |plan: &LogicalPlan| {
+                        normalize_col_with_schemas_and_ambiguity_check(
+                            Expr::Column(column.clone()),
+                            &[&[plan.schema()]],
+                            &[plan.using_columns()?.into_iter().collect::<Vec<_>>()].concat(),
+                        )
+                    };
+                    let (l, r) = (find(self.left)?, find(self.right)?);
+                    if let Expr::Column(c) = &r
+                        && !hidden.contains(c)
+                    {
+                        hidden.push(c.clone());
+                        keys.push((l, r));
+                    }
+                }
+            }
+        }
+        Ok((keys, hidden))
+    }
+
     fn expr(&self, e: SqlExpr, context: &mut dyn RelationPlannerContext) -> Result<Expr> {
         let e = context.sql_to_expr(e, &self.joined)?;
         let using: Vec<_> = self.left.using_columns()?.into_iter().chain(self.right.using_columns()?).collect();

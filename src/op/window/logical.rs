@@ -10,7 +10,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use asof_sql::plan::instant_type;
+use asof_sql::plan::{FeaturePlan, instant_type};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DFSchema, DFSchemaRef, Result as DfResult, plan_err};
@@ -96,48 +96,8 @@ pub fn plan_feature_join(join: &AsofJoin) -> DfResult<Option<LogicalPlan>> {
     let Ok(provider) = source_as_provider(&scan.source) else { return Ok(None) };
     let Some(table) = (provider.as_ref() as &dyn std::any::Any).downcast_ref::<ViewTable>() else { return Ok(None) };
     let plan = &table.view.plan;
-    let strict = match join.op {
-        MatchOp::AtOrBefore => false,
-        MatchOp::Before => true,
-        MatchOp::AtOrAfter | MatchOp::After => {
-            return plan_err!(
-                "feature view \"{}\" is joined backward in time; write MATCH_CONDITION (left.time >= {}.{})",
-                plan.name,
-                plan.name,
-                plan.time_column
-            );
-        }
-    };
-    let name_of = |e: &Expr| if let Expr::Column(c) = e { Some(c.name.clone()) } else { None };
-    if name_of(&join.match_right).as_deref() != Some(plan.time_column.as_str()) {
-        return plan_err!(
-            "the match condition of feature view \"{}\" compares with its event-time column \"{}\", found {}",
-            plan.name,
-            plan.time_column,
-            join.match_right
-        );
-    }
-    let time = join.match_left.get_type(join.left.schema())?;
-    if !matches!(time, DataType::Timestamp(_, _) | DataType::Null) {
-        return plan_err!("the instant of feature view \"{}\" must be a timestamp, found {} of type {time}", plan.name, join.match_left);
-    }
-    let mut keys: Vec<Option<Expr>> = vec![None; plan.entity.len()];
-    for (left, right) in &join.keys {
-        let Some(at) = name_of(right).and_then(|n| plan.entity.iter().position(|e| e.name == n)) else {
-            return plan_err!("feature view \"{}\" is joined on its entity ({}), found {right}", plan.name, entity_list(plan));
-        };
-        if keys[at].replace(left.clone()).is_some() {
-            return plan_err!("entity column \"{}\" of feature view \"{}\" is joined twice", plan.entity[at].name, plan.name);
-        }
-        check_key_types(&plan.entity[at].name, &plan.entity[at].data_type, &left.get_type(join.left.schema())?)?;
-    }
-    let Some(keys) = keys.into_iter().collect::<Option<Vec<_>>>() else {
-        return plan_err!(
-            "feature view \"{}\" is joined on all of its entity ({}); add the missing equality to ON",
-            plan.name,
-            entity_list(plan)
-        );
-    };
+    let strict = strict(plan, join).map_err(|e| join.places.refuse_condition(e))?;
+    let keys = entity_keys(plan, join).map_err(|e| join.places.refuse_keys(e))?;
     let columns = join.right.schema().clone();
     let hidden = join.hidden.iter().filter_map(|c| columns.index_of_column(c).ok()).collect();
     let joined =
@@ -153,7 +113,62 @@ pub fn plan_feature_join(join: &AsofJoin) -> DfResult<Option<LogicalPlan>> {
     Ok(Some(LogicalPlan::Extension(Extension { node: Arc::new(node) })))
 }
 
-fn entity_list(plan: &asof_sql::plan::FeaturePlan) -> String {
+fn name_of(e: &Expr) -> Option<&str> {
+    if let Expr::Column(c) = e { Some(&c.name) } else { None }
+}
+
+/// Whether events at the instant do not count.
+fn strict(plan: &FeaturePlan, join: &AsofJoin) -> DfResult<bool> {
+    let strict = match join.op {
+        MatchOp::AtOrBefore => false,
+        MatchOp::Before => true,
+        MatchOp::AtOrAfter | MatchOp::After => {
+            return plan_err!(
+                "feature view \"{}\" is joined backward in time; write MATCH_CONDITION (left.time >= {}.{})",
+                plan.name,
+                plan.name,
+                plan.time_column
+            );
+        }
+    };
+    if name_of(&join.match_right) != Some(plan.time_column.as_str()) {
+        return plan_err!(
+            "the match condition of feature view \"{}\" compares with its event-time column \"{}\", found {}",
+            plan.name,
+            plan.time_column,
+            join.match_right
+        );
+    }
+    let time = join.match_left.get_type(join.left.schema())?;
+    if !matches!(time, DataType::Timestamp(_, _) | DataType::Null) {
+        return plan_err!("the instant of feature view \"{}\" must be a timestamp, found {} of type {time}", plan.name, join.match_left);
+    }
+    Ok(strict)
+}
+
+/// The entity of a spine row.
+fn entity_keys(plan: &FeaturePlan, join: &AsofJoin) -> DfResult<Vec<Expr>> {
+    let mut keys: Vec<Option<Expr>> = vec![None; plan.entity.len()];
+    for (left, right) in &join.keys {
+        let Some(at) = name_of(right).and_then(|n| plan.entity.iter().position(|e| e.name == n)) else {
+            return plan_err!("feature view \"{}\" is joined on its entity ({}), found {right}", plan.name, entity_list(plan));
+        };
+        if keys[at].replace(left.clone()).is_some() {
+            return plan_err!("entity column \"{}\" of feature view \"{}\" is joined twice", plan.entity[at].name, plan.name);
+        }
+        check_key_types(&plan.entity[at].name, &plan.entity[at].data_type, &left.get_type(join.left.schema())?)?;
+    }
+    let Some(keys) = keys.into_iter().collect() else {
+        return plan_err!(
+            "feature view \"{}\" is joined on all of its entity ({}); add the missing equality to ON",
+            plan.name,
+            entity_list(plan)
+        );
+    };
+    Ok(keys)
+}
+
+fn entity_list(plan: &FeaturePlan) -> String {
     plan.entity.iter().map(|e| e.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 

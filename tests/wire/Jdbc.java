@@ -197,9 +197,8 @@ public final class Jdbc {
         for (Throwable cause = error; cause != null; cause = cause.getCause()) {
             text.append(cause.getMessage()).append('\n');
         }
-        String message = error.getMessage();
         for (String part : List.of("error[E0201]: unknown feature view \"user_spen\"", "^^^^^^^^^", "The nearest known feature view is \"user_spend\".")) {
-            holds(message.contains(part), "no " + part + " in: " + text);
+            holds(text.indexOf(part) >= 0, "no " + part + " in: " + text);
         }
     }
 
@@ -263,7 +262,7 @@ public final class Jdbc {
 
     private void product() throws SQLException {
         DatabaseMetaData about = db.getMetaData();
-        equal(about.getDatabaseProductName(), "Asof");
+        equal(about.getDatabaseProductName().toLowerCase(), "asof");
         holds(!about.getDatabaseProductVersion().isEmpty(), "no version");
         holds(!about.supportsTransactions(), "transactions");
     }

@@ -61,7 +61,7 @@ class Server:
         self.lines = []
         self.process = subprocess.Popen(
             [BINARY, "--warehouse", str(warehouse), "serve", "--listen", listen, "--port-file", self.port_file, *map(str, options)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**ENVIRONMENT, "ASOF_LOG": "info", **(env or {})},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**ENVIRONMENT, "ASOF_LOG": "warn,asof=info", **(env or {})},
         )
         self.drain = threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True)
         self.drain.start()

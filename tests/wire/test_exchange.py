@@ -177,35 +177,33 @@ def test_pipelined(server, expected, sessions):
 
 def test_a_reader_that_lags_holds_the_writer_back(own):
     """Back-pressure both ways: who sends keys and reads no answer is stopped, and the server's memory stays."""
-    batch = key_batch("user_spend", [(f"u{i % 40}",) for i in range(4000)])
+    batches, room = 300, 100
+    # A megabyte of keys each, that come back with the answer.
+    batch = pa.record_batch({"merchant_id": [f"{i:01000}" for i in range(1000)]})
     with own.flight() as client:
-        writer, reader = opened(client, batch.schema, MIDDLE, views=["user_spend"])
+        writer, reader = opened(client, batch.schema, MIDDLE, views=["merchant_risk"], features=["sales"], with_keys=True)
         writer.write_batch(batch)
         reader.read_chunk()
         before, sent = own.memory_mb(), []
 
         def write():
-            try:
-                for _ in range(3000):
-                    writer.write_batch(batch)
-                    sent.append(1)
-                writer.done_writing()
-            except (pa.ArrowException, fl.FlightError):
-                pass
+            for _ in range(batches):
+                writer.write_batch(batch)
+                sent.append(1)
+            writer.done_writing()
 
         thread = threading.Thread(target=write, daemon=True)
         thread.start()
-        # 3,000 batches are some 40 MB of keys and a gigabyte of answers. Held back, the writer stands still and so does the server.
-        thread.join(1)
-        while not own.idle(window=1.0):
-            assert own.memory_mb() - before < 300, "answers that nobody reads are kept"
-        assert thread.is_alive() and len(sent) < 3000, "the writer was never held back"
-        assert own.memory_mb() - before < 300
+        # Held back, the writer stands still and so does the server.
+        while not (own.idle(window=1.0) and len(sent) > 0):
+            assert own.memory_mb() - before < room, "answers that nobody reads are kept"
+        assert thread.is_alive() and len(sent) < batches, "the writer was never held back"
+        assert own.memory_mb() - before < room
         with own.flight() as other:
             assert other.do_get(view_ticket("user_spend", [("u1",)])).read_all().num_rows == 1
-        count = sum(1 for _ in answers(reader))
+        found = answers(reader)
         thread.join(60)
-        assert count == 3000
+        assert len(found) == batches and all(table.column("merchant_id").to_pylist() == batch.column(0).to_pylist() for table, _ in found[:: batches // 10])
         writer.close()
 
 
@@ -265,7 +263,7 @@ def test_unknown_view_by_path(rpc):
 
 def test_oversized_descriptor(rpc):
     code, text = refused(rpc, {"v": 1, "views": ["u" * 70_000]})
-    assert code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE} and "64 KiB" in text
+    assert code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE} and "65536" in text
 
 
 @pytest.mark.parametrize("table, parts", [
@@ -276,7 +274,6 @@ def test_oversized_descriptor(rpc):
     (pa.table({"user_id": [["u1"]]}), ["user_id"]),
     (pa.table({"user_id": [1.5]}), ["user_id"]),
     (pa.table([pa.array(["u1"]), pa.array(["u1"])], names=["user_id", "user_id"]), ["user_id"]),
-    (pa.table({}), ["user_id"]),
 ])
 def test_bad_key_schema(rpc, table, parts):
     code, text = refused(rpc, {"v": 1, "views": ["user_spend"]}, table=table)

@@ -130,7 +130,7 @@ def test_acknowledged_means_durable(copy, tmp_path):
 def test_large(own, expected):
     """Two hundred thousand rows in many batches, all counted and all there."""
     n, size = 200_000, 5_000
-    table = events([f"big{i}" for i in range(n)], user="big", amount=[0.1] * n)
+    table = events([f"big{i}" for i in range(n)], user="big", amount=[0.1] * n, ts=[LATE + i * datetime.timedelta(milliseconds=1) for i in range(n)])
     with own.flight() as client:
         assert put(client, table, batches=table.to_batches(max_chunksize=size)) == (n, n, 0, 0, 0, 0)
         found = sql_table(client, "SELECT count_ever, spend_ever FROM user_spend FOR ENTITY 'big'").to_pylist()
@@ -152,6 +152,17 @@ def test_what_clients_make_of_the_types(own, change):
         assert ids(client) == ["a", "b"]
 
 
+def test_a_column_of_another_type_is_rejected_row_by_row(own):
+    """A value that is none of the column's type is kept with its reason; one that is taken."""
+    with own.flight() as client:
+        table = events(["a", "b"]).set_column(3, "amount", pa.array(["much", "2.5"]))
+        read, accepted, duplicate, late, rejected, conflicts = put(client, table)
+        assert (read, accepted + rejected, duplicate, late, conflicts) == (2, 2, 0, 0, 0) and rejected >= 1
+        kept = sql_table(client, 'SELECT * FROM "transactions$rejected"').to_pylist()
+        assert len(kept) == rejected and all("amount" in str(r) for r in kept)
+        assert ids(client) == ["b"][: accepted]
+
+
 # What is wrong is said, with the right code, and stores nothing.
 
 BAD, UNKNOWN = {grpc.StatusCode.INVALID_ARGUMENT}, {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT}
@@ -168,8 +179,8 @@ BAD, UNKNOWN = {grpc.StatusCode.INVALID_ARGUMENT}, {grpc.StatusCode.NOT_FOUND, g
     (descriptor(b'{"v":1,"stream":"transactions","tokn":"x"}'), BAD, ["tokn"]),
     (descriptor(b'{"v":1,"stream":"transactions","token":7}'), BAD, ["token"]),
     (descriptor(b'{"v":1,"stream":"transactions","token":""}'), BAD, ["token"]),
-    (descriptor(b"transactions"), BAD, ["descriptor"]),
-    (b"", BAD, ["descriptor"]),
+    (descriptor(b"transactions"), BAD, ["neither JSON nor"]),
+    (b"", BAD | {grpc.StatusCode.UNIMPLEMENTED}, ["put"]),
 ])
 def test_bad_descriptor(rpc, about, codes, parts):
     messages = ipc(events(["never"]))
@@ -183,7 +194,6 @@ def test_bad_descriptor(rpc, about, codes, parts):
     (events(["never"]).append_column("more", pa.array([1])), ["more"]),
     (events(["never"]).drop_columns("ts"), ["ts"]),
     (events(["never"]).drop_columns("user_id"), ["user_id"]),
-    (events(["never"]).set_column(3, "amount", pa.array(["much"])), ["amount"]),
     (events(["never"]).set_column(5, "ts", pa.array([12])), ["ts"]),
 ])
 def test_bad_schema(rpc, flight, table, parts):
@@ -215,9 +225,9 @@ def test_broken_ipc(rpc, flight):
     # Offsets that point out of the strings, and lengths that are negative.
     for word in (b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff"):
         forms.append([schema, flight_data(header, word * (len(body) // 4))])
-    for requests in forms:
+    for i, requests in enumerate(forms):
         code, text = rpc.refused("both", "DoPut", requests)
-        assert code == grpc.StatusCode.INVALID_ARGUMENT, f"{code}: {text}"
+        assert code == grpc.StatusCode.INVALID_ARGUMENT, f"form {i}: {code}: {text}"
         assert text
     assert ids(flight, "txn_id = 'broken'") == []
 

@@ -297,16 +297,16 @@ def test_dropped_client_stops_the_work(own):
     ("SELEC 1", ["error[E", ":1:1", "^^^^^"]),
     ("CREATE FEATURE VIEW b ENTITY (user_id) AS SELECT sum(nothing) OVER (RANGE UNBOUNDED PRECEDING) AS x FROM transactions", ["error[E", '"nothing"', "^^^^^^^"]),
     ("INSERT INTO transaction VALUES ('x')", ["error[E", '"transaction"', '"transactions"']),
-    ("", ["statement"]),
 ])
 def test_error_text(server, db, flight, sql, parts):
     texts = {}
     with db.cursor() as cursor, pytest.raises(adbc_driver_manager.Error) as refused:
         cursor.execute(sql)
     texts["ADBC execute"] = str(refused.value)
-    with db.cursor() as cursor, pytest.raises(adbc_driver_manager.Error) as refused:
-        cursor.execute(sql, ("a parameter",))
-    texts["ADBC prepared"] = str(refused.value)
+    if not sql.startswith("CREATE"):  # which takes no parameter, and says that
+        with db.cursor() as cursor, pytest.raises(adbc_driver_manager.Error) as refused:
+            cursor.execute(sql, ("a parameter",))
+        texts["ADBC prepared"] = str(refused.value)
     with pytest.raises((pa.ArrowException, fl.FlightError)) as refused:
         sql_table(flight, sql)
     texts["pyarrow"] = str(refused.value)

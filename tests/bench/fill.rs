@@ -80,9 +80,9 @@ pub(crate) async fn run(dir: &Path, asof: &str, entities: usize, events: usize) 
     println!("fill: {accepted} events of {entities} entities in {:.1} s", begun.elapsed().as_secs_f64());
     let instant = "2024-01-08 00:00:00";
     std::fs::write(dir.join("instant"), instant)?;
-    for features in [20, 50] {
-        let name = view(features);
-        let values = train(&mut sql, &name, instant).await?;
+    for count in [20, 50] {
+        let name = view(count);
+        let values = train(&mut sql, &name, &features(count), instant).await?;
         if values.num_rows() != entities {
             return Err(format!("training answered {} rows of {entities}", values.num_rows()).into());
         }
@@ -135,16 +135,23 @@ async fn put(channel: Channel, entities: usize, events: usize) -> Result<u64> {
     Ok(accepted)
 }
 
+/// The names of a view's features.
+pub(crate) fn features(count: usize) -> Vec<String> {
+    let first = if count == 20 { 0 } else { 1 };
+    (first..first + count).map(|i| format!("f{i}")).collect()
+}
+
 /// Every entity's features at the instant, by the batch path.
-pub(crate) fn training(view: &str, instant: &str) -> String {
+pub(crate) fn training(view: &str, features: &[String], instant: &str) -> String {
     format!(
-        "SELECT l.user_id, v.* EXCLUDE (user_id) FROM (SELECT DISTINCT user_id, TIMESTAMP '{instant}' AS at FROM events) l
-         ASOF JOIN {view} v MATCH_CONDITION (l.at >= v.ts) ON l.user_id = v.user_id"
+        "SELECT l.user_id, v.{} FROM (SELECT DISTINCT user_id, TIMESTAMP '{instant}' AS at FROM events) l
+         ASOF JOIN {view} v MATCH_CONDITION (l.at >= v.ts) ON l.user_id = v.user_id",
+        features.join(", v.")
     )
 }
 
-async fn train(sql: &mut FlightSqlServiceClient<Channel>, view: &str, instant: &str) -> Result<RecordBatch> {
-    let info = sql.execute(training(view, instant), None).await?;
+async fn train(sql: &mut FlightSqlServiceClient<Channel>, view: &str, features: &[String], instant: &str) -> Result<RecordBatch> {
+    let info = sql.execute(training(view, features, instant), None).await?;
     let mut batches = vec![];
     for endpoint in info.endpoint {
         let stream = sql.do_get(endpoint.ticket.ok_or("an endpoint without a ticket")?).await?;

@@ -230,7 +230,7 @@ impl Training {
 pub(crate) fn train_until_stopped(address: &str, world: &World) -> Result<Training> {
     let (stop, mut stopped) = oneshot::channel();
     let address = address.to_owned();
-    let query = training(&world.view, &world.instant);
+    let query = training(&world.view, &world.features, &world.instant);
     let task = tokio::spawn(async move {
         let mut sql = FlightSqlServiceClient::new(channel(&address).await?);
         let mut rows = 0;

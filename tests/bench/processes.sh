@@ -43,7 +43,7 @@ until_ready() {
 start_asof() {
     [ -f "$data/filled" ] || rm -rf "$data/warehouse"
     rm -f "$data/port"
-    "$asof" --warehouse "$data/warehouse" serve --listen 127.0.0.1:0 --port-file "$data/port" 2>"$data/asof.log" &
+    ASOF_LOG=warn,asof=info "$asof" --warehouse "$data/warehouse" serve --listen 127.0.0.1:0 --port-file "$data/port" 2>"$data/asof.log" &
     asof_pid=$!
     started+=("$asof_pid")
     until_ready "the server" "$asof_pid" test -s "$data/port"

@@ -49,7 +49,7 @@ def numbers(batch):
     import numpy
 
     columns = [batch.column(f).cast(pa.float64()).to_numpy(zero_copy_only=False) for f in FEATURES]
-    return numpy.column_stack(columns), batch.column("label").to_numpy(zero_copy_only=False)
+    return numpy.column_stack(columns), batch.column("label").to_numpy().astype(float)
 
 
 def into_torch(torch, cursor):

@@ -1,13 +1,14 @@
-"""The clients of `examples/serving`, against a server with the quickstart's events."""
+"""The clients of `examples/serving`, in Python and in Rust, against a server with the quickstart's events."""
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from server import ENVIRONMENT, Server, cli
+from server import BINARY, ENVIRONMENT, Server, cli
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -17,6 +18,7 @@ def quickstart(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quickstart")
     with open(os.path.join(ROOT, "examples", "quickstart.sql")) as script:
         cli(folder / "warehouse", script.read())
+    shutil.copytree(folder / "warehouse", folder / "untouched")
     with Server(folder / "warehouse", folder) as started:
         yield started
 
@@ -55,3 +57,16 @@ def test_train_into_what_is_optional(quickstart, target):
         assert done.returncode == 0 and done.stdout.splitlines()[-1] == "1080 rows of training", done.stderr
     else:
         assert done.returncode == 1 and done.stderr.strip() == f"{target} is missing: pip install {target}"
+
+
+def test_rust(quickstart, tmp_path):
+    """The example in Rust, which cargo builds beside the binary; it writes, so it has a copy."""
+    shutil.copytree(quickstart.folder / "untouched", tmp_path / "warehouse")
+    with Server(tmp_path / "warehouse", tmp_path) as started:
+        done = subprocess.run([os.path.join(os.path.dirname(BINARY), "examples", "serving"), started.uri], capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines.count("| ann     | 12.0     | 1           |") == 1, done.stdout
+    assert "| 1.1666666666666667 |" in lines, done.stdout
+    assert "written, first: accepted 1, duplicate 1" in lines and "written, again: accepted 0, duplicate 0" in lines, done.stdout
+    assert "training: 5 rows" in lines, done.stdout

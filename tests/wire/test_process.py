@@ -266,11 +266,15 @@ def test_another_process_reads_and_is_told_who_writes(own):
     """The warehouse is open to readers beside the server; who would write is told where to."""
     found = cli(own.warehouse, "SELECT count(*) AS n FROM transactions", "--format", "csv").decode().split()
     assert found == ["n", str(world.EVENTS)]
+    with own.flight() as client:
+        assert put(client, events(["a"])) == (1, 1, 0, 0, 0, 0)
     done = subprocess.run(
-        [BINARY, "--warehouse", str(own.warehouse), "sql", "-c", "INSERT INTO things (n, ts) VALUES (1, TIMESTAMP '2024-05-02 00:00:00')"], capture_output=True, text=True, env=ENVIRONMENT
+        [BINARY, "--warehouse", str(own.warehouse), "sql", "-c", "INSERT INTO transactions VALUES ('b', 'put', 'm1', 1.0, 'ok', TIMESTAMP '2024-05-03 02:00:00')"],
+        capture_output=True, text=True, env=ENVIRONMENT,
     )
-    if done.returncode:
-        assert done.returncode in (4, 6) and done.stderr, done.stderr
+    assert done.returncode == 4 and f"--connect {own.uri}" in done.stderr, (done.returncode, done.stderr)
+    with own.flight() as client:
+        assert ids(client) == ["a"]
 
 
 def connected(server, *arguments):

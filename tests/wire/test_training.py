@@ -87,6 +87,26 @@ def test_endpoints_expire(flight, labels):
         assert not endpoint.locations
 
 
+def test_an_endpoint_is_read_once(flight, labels):
+    """A second reader of one endpoint would double its rows: it is refused, and told why."""
+    endpoint = infos(flight, QUERY + " ORDER BY l.id LIMIT 5").endpoints[0]
+    assert flight.do_get(endpoint.ticket).read_all().num_rows == 5
+    with pytest.raises((pa.ArrowException, fl.FlightError)) as refused:
+        flight.do_get(endpoint.ticket).read_all()
+    assert "result" in str(refused.value) or "endpoint" in str(refused.value)
+
+
+def test_what_is_not_read_in_time_is_gone(copy, tmp_path):
+    with wire.Server(copy(), tmp_path, "--result-seconds", 1) as started, started.flight() as client:
+        endpoint = infos(client, "SELECT 1 AS one").endpoints[0]
+        at = endpoint.expiration_time
+        at = at.as_py() if hasattr(at, "as_py") else at
+        until(lambda: datetime.datetime.now(datetime.timezone.utc) > at + datetime.timedelta(milliseconds=100), "the time to pass")
+        with pytest.raises((pa.ArrowException, fl.FlightError)) as refused:
+            client.do_get(endpoint.ticket).read_all()
+        assert "result" in str(refused.value) or "endpoint" in str(refused.value)
+
+
 def test_order_by_has_one_endpoint(flight, labels, expected):
     found = infos(flight, QUERY + " ORDER BY l.id DESC")
     assert len(found.endpoints) == 1

@@ -1,5 +1,6 @@
 //! Flight as a hot client speaks it: messages are made beforehand, and answers are compared with what must come.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -209,46 +210,51 @@ pub(crate) async fn save_answers(address: &str, world: &World) -> Result<()> {
     Ok(())
 }
 
-/// A training query that runs over and over beside what is measured.
+/// A training query that runs over and over beside what is measured, on a thread of its own so that reading its rows holds up no answer here.
 pub(crate) struct Training {
     stop: oneshot::Sender<()>,
-    task: tokio::task::JoinHandle<Result<u64>>,
+    thread: std::thread::JoinHandle<Result<u64>>,
 }
 
 impl Training {
     /// Stops it; gives how many rows came.
-    pub(crate) async fn stop(self) -> Result<u64> {
+    pub(crate) fn stop(self) -> Result<u64> {
         self.stop.send(()).ok();
-        let rows = self.task.await??;
-        if rows == 0 {
-            return Err("no row of the training query came while it was to be a load".into());
+        match self.thread.join().map_err(|_| "the training thread failed")?? {
+            0 => Err("no row of the training query came while it was to be a load".into()),
+            rows => Ok(rows),
         }
-        Ok(rows)
     }
 }
 
-pub(crate) fn train_until_stopped(address: &str, world: &World) -> Result<Training> {
-    let (stop, mut stopped) = oneshot::channel();
+pub(crate) fn train_until_stopped(address: &str, world: &World) -> Training {
+    let (stop, stopped) = oneshot::channel();
     let address = address.to_owned();
     let query = training(&world.view, &world.features, &world.instant);
-    let task = tokio::spawn(async move {
-        let mut sql = FlightSqlServiceClient::new(channel(&address).await?);
-        let mut rows = 0;
-        loop {
-            let info = sql.execute(query.clone(), None).await?;
-            for endpoint in info.endpoint {
-                let mut stream = sql.do_get(endpoint.ticket.ok_or("an endpoint without a ticket")?).await?;
-                loop {
-                    tokio::select! {
-                        _ = &mut stopped => return Ok(rows),
-                        batch = stream.next() => match batch {
-                            Some(batch) => rows += batch?.num_rows() as u64,
-                            None => break,
-                        },
-                    }
-                }
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let rows = Cell::new(0);
+            tokio::select! {
+                done = train(&address, &query, &rows) => done?,
+                _ = stopped => {}
+            }
+            Ok(rows.get())
+        })
+    });
+    Training { stop, thread }
+}
+
+/// Runs a query again and again, and counts its rows.
+async fn train(address: &str, query: &str, rows: &Cell<u64>) -> Result<()> {
+    let mut sql = FlightSqlServiceClient::new(channel(address).await?);
+    loop {
+        let info = sql.execute(query.to_owned(), None).await?;
+        for endpoint in info.endpoint {
+            let mut stream = sql.do_get(endpoint.ticket.ok_or("an endpoint without a ticket")?).await?;
+            while let Some(batch) = stream.next().await {
+                rows.set(rows.get() + batch?.num_rows() as u64);
             }
         }
-    });
-    Ok(Training { stop, task })
+    }
 }

@@ -216,7 +216,7 @@ async fn measure(run: &Run) -> Result<bool> {
                 None => Pace::Closed { depth: case.depth },
             };
             let load = Load { pace, warm: Duration::from_secs_f64(run.warm), counted: Duration::from_secs_f64(run.seconds) };
-            let training = case.training.then(|| flight::train_until_stopped(address, world)).transpose()?;
+            let training = case.training.then(|| flight::train_until_stopped(address, world));
             let tally = match case.way {
                 Way::Exchange => flight::exchange(address, world, case.batch, case.connections, load, false).await?,
                 Way::EchoExchange => flight::exchange(address, world, case.batch, case.connections, load, true).await?,
@@ -225,10 +225,7 @@ async fn measure(run: &Run) -> Result<bool> {
                 Way::Redis => redis::hmget(address, world, case.batch, case.connections, load).await?,
                 Way::Feast => http::feast(address, world, case.batch, case.connections, load).await?,
             };
-            let trained = match training {
-                Some(training) => Some(training.stop().await?),
-                None => None,
-            };
+            let trained = training.map(flight::Training::stop).transpose()?;
             met &= report::line(case.name, case.features, case.batch, case.connections, load, &tally, trained, case.target);
             measured += 1;
         }

@@ -124,7 +124,7 @@ def test_append_to_a_stream(own, expected):
         cursor.execute("SELECT count_ever, spend_ever FROM user_spend FOR ENTITY 'fresh'")
         assert cursor.fetchone() == (2, 3.75)
         # Copies count once.
-        assert cursor.adbc_ingest("transactions", NEW, mode="append") in (0, 3)
+        assert cursor.adbc_ingest("transactions", NEW, mode="append") == 3
         cursor.execute("SELECT count(*) AS n FROM transactions WHERE user_id = 'fresh'")
         assert cursor.fetchone() == (2,)
 

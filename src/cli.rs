@@ -45,7 +45,8 @@ const STACK_BYTES: usize = 32 << 20;
 /// Runs the process' command line and says how it went.
 pub fn main() -> ExitCode {
     let cli = args::parse();
-    let work = std::thread::Builder::new().name("asof".into()).stack_size(STACK_BYTES).spawn(move || log(&cli.command).and_then(|()| run(cli)));
+    let work =
+        std::thread::Builder::new().name("asof".into()).stack_size(STACK_BYTES).spawn(move || log(&cli.command).and_then(|()| run(cli)));
     let done = match work {
         // A panic has said on standard error where it was.
         Ok(thread) => thread.join().unwrap_or(Ok(Code::Internal)),
@@ -95,7 +96,7 @@ async fn open(warehouse: &str, progress: &Progress) -> Result<Engine, Failure> {
 /// Logs go to standard error at the level of `ASOF_LOG`; a server's are JSON.
 fn log(command: &Command) -> Result<(), Failure> {
     let serves = matches!(command, Command::Serve(_));
-    let filter = std::env::var("ASOF_LOG").unwrap_or_else(|_| if serves { "info" } else { "warn" }.into());
+    let filter = std::env::var("ASOF_LOG").unwrap_or_else(|_| if serves { "warn,asof=info,asof_flight=info" } else { "warn" }.into());
     let filter = tracing_subscriber::EnvFilter::try_new(&filter).map_err(|e| Failure::usage(format!("ASOF_LOG=\"{filter}\": {e}")))?;
     let colours = std::io::stderr().is_terminal();
     if serves {

@@ -24,8 +24,8 @@ use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
 use tokio::sync::Mutex;
 
-use self::views::Views;
 pub use self::connection::{Connection, Ingest, Object, PendingRows, Prepared, Reply};
+use self::views::Views;
 pub use crate::connect::ingest::IngestCounts;
 use crate::connect::ingest::Pipeline;
 use crate::error::{Error, Result};

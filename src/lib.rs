@@ -23,6 +23,7 @@ pub mod wire;
 
 pub mod cli;
 
+pub use asof_flight as flight;
 pub use datafusion::common::ScalarValue;
 pub use engine::{Connection, Durability, Engine, EngineBuilder, IngestCounts, Output};
 pub use error::{Error, Kind, Result};

@@ -115,6 +115,7 @@ impl Client {
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(16 << 20);
         if tls {
+            crate::use_crypto();
             let mut config = ClientTlsConfig::new();
             if let Some(pem) = options.certificate {
                 config = config.ca_certificate(Certificate::from_pem(pem));

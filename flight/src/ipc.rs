@@ -3,9 +3,10 @@
 //! The decoder of the arrow crates trusts lengths and offsets of a message and panics on wrong ones. Here a message is checked against its
 //! body first, and what it would allocate against a limit.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::buffer::Buffer;
@@ -14,7 +15,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::ipc::convert::try_schema_from_flatbuffer_bytes;
 use arrow::ipc::reader::{read_dictionary, read_record_batch};
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
-use arrow::ipc::{Message, MessageHeader, root_as_message};
+use arrow::ipc::{Message, MessageHeader, TimeUnit, Type, root_as_message};
 use arrow_flight::{FlightData, SchemaAsIpc};
 
 use crate::status::{Failure, Outcome};
@@ -107,6 +108,8 @@ impl Layout {
 pub struct Decoder {
     schema: Option<SchemaRef>,
     dictionaries: HashMap<i64, ArrayRef>,
+    /// The schema of the batches that come out, where it is not the one that was sent.
+    plain: Option<SchemaRef>,
     /// What the messages so far take in memory, bytes.
     pub bytes: usize,
 }
@@ -114,7 +117,7 @@ pub struct Decoder {
 impl Decoder {
     /// The schema, once it is there.
     pub fn schema(&self) -> Option<&SchemaRef> {
-        self.schema.as_ref()
+        self.plain.as_ref().or(self.schema.as_ref())
     }
 
     /// Takes the next message.
@@ -128,7 +131,10 @@ impl Decoder {
         let message = root_as_message(&data.data_header).map_err(|e| malformed(&e.to_string()))?;
         self.bytes = self.bytes.saturating_add(check(&message, &data.data_body)?);
         // What the checks do not see must not take the server down either.
-        catch_unwind(AssertUnwindSafe(|| self.decode(&message, data))).unwrap_or_else(|_| Err(malformed("it cannot be decoded")))
+        QUIET.set(true);
+        let decoded = catch_unwind(AssertUnwindSafe(|| self.decode(&message, data)));
+        QUIET.set(false);
+        decoded.unwrap_or_else(|_| Err(malformed("it cannot be decoded")))
     }
 
     fn decode(&mut self, message: &Message<'_>, data: &FlightData) -> Outcome<Received> {
@@ -138,12 +144,17 @@ impl Decoder {
                 return Err(malformed("a second schema"));
             }
             let schema = message.header_as_schema().ok_or_else(|| malformed("no schema in a message of that kind"))?;
-            let schema = match arrow::ipc::convert::fb_to_schema(schema) {
-                schema if schema.fields().len() > COLUMNS_MAX => {
-                    return Err(Failure::invalid(format!("the schema has {} columns, the limit is {COLUMNS_MAX}", schema.fields().len())));
-                }
-                schema => schema,
-            };
+            let columns = schema.fields().map_or(0, |f| f.len());
+            if columns > COLUMNS_MAX {
+                return Err(Failure::invalid(format!("the schema has {columns} columns, the limit is {COLUMNS_MAX}")));
+            }
+            if !schema.fields().iter().flatten().all(|f| is_sound(f, 0)) {
+                return Err(malformed("a column has no name or no type that is known"));
+            }
+            let schema = arrow::ipc::convert::fb_to_schema(schema);
+            if schema.fields().iter().any(|f| is_encoded(f.data_type())) {
+                self.plain = Some(plain_schema(&schema));
+            }
             self.schema = Some(Arc::new(schema));
             return Ok(Received::Preamble);
         }
@@ -155,12 +166,81 @@ impl Decoder {
         }
         let batch = message.header_as_record_batch().ok_or_else(|| malformed("neither a schema, a dictionary nor rows"))?;
         let batch = read_record_batch(&body, batch, schema, &self.dictionaries, None, &message.version()).map_err(wrong)?;
-        Ok(Received::Batch(batch))
+        match &self.plain {
+            // Dictionaries and runs are how a value travels, not what it is.
+            Some(plain) => Ok(Received::Batch(plain_batch(batch.columns(), batch.num_rows(), plain)?)),
+            None => Ok(Received::Batch(batch)),
+        }
     }
 }
 
 /// The most columns of a schema.
 const COLUMNS_MAX: usize = 4096;
+
+/// How deep columns nest.
+const DEPTH_MAX: usize = 16;
+
+thread_local! {
+    /// Whether this thread decodes what a client sent: a panic there is the client's error, and is answered as one.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps what malformed messages do to the decoder out of the log; to be called once by a process that serves.
+pub(crate) fn keep_decoding_quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                usual(panic);
+            }
+        }));
+    });
+}
+
+/// Whether a type says how values are encoded rather than what they are.
+fn is_encoded(t: &DataType) -> bool {
+    match t {
+        DataType::Dictionary(..) | DataType::RunEndEncoded(..) | DataType::ListView(_) | DataType::LargeListView(_) => true,
+        DataType::List(f) | DataType::LargeList(f) | DataType::FixedSizeList(f, _) => is_encoded(f.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|f| is_encoded(f.data_type())),
+        _ => false,
+    }
+}
+
+/// Whether a column has a name and a type that the decoder knows.
+fn is_sound(f: arrow::ipc::Field<'_>, depth: usize) -> bool {
+    let children = f.children().map_or(0, |c| c.len());
+    let dictionary = f.dictionary().and_then(|d| d.indexType()).is_none_or(|i| matches!(i.bitWidth(), 8 | 16 | 32 | 64));
+    let known = match f.type_type() {
+        Type::Null | Type::Bool | Type::Binary | Type::BinaryView | Type::LargeBinary => true,
+        Type::Utf8 | Type::Utf8View | Type::LargeUtf8 | Type::Struct_ => true,
+        Type::Int => f.type_as_int().is_some_and(|i| matches!(i.bitWidth(), 8 | 16 | 32 | 64)),
+        Type::FloatingPoint => f.type_as_floating_point().is_some_and(|t| t.precision().variant_name().is_some()),
+        Type::FixedSizeBinary => f.type_as_fixed_size_binary().is_some_and(|t| t.byteWidth() >= 0),
+        Type::Date => f.type_as_date().is_some_and(|t| t.unit().variant_name().is_some()),
+        Type::Time => f.type_as_time().is_some_and(|t| {
+            matches!(
+                (t.bitWidth(), t.unit()),
+                (32, TimeUnit::SECOND | TimeUnit::MILLISECOND) | (64, TimeUnit::MICROSECOND | TimeUnit::NANOSECOND)
+            )
+        }),
+        Type::Timestamp => f.type_as_timestamp().is_some_and(|t| t.unit().variant_name().is_some()),
+        Type::Interval => f.type_as_interval().is_some_and(|t| t.unit().variant_name().is_some()),
+        Type::Duration => f.type_as_duration().is_some_and(|t| t.unit().variant_name().is_some()),
+        Type::List | Type::LargeList | Type::ListView | Type::LargeListView => children == 1,
+        Type::FixedSizeList => children == 1 && f.type_as_fixed_size_list().is_some_and(|t| t.listSize() >= 0),
+        Type::Map => children == 1 && f.type_as_map().is_some(),
+        Type::RunEndEncoded => children == 2,
+        Type::Decimal => f.type_as_decimal().is_some_and(|t| {
+            let fits = u8::try_from(t.precision()).is_ok() && i8::try_from(t.scale()).is_ok();
+            fits && matches!(t.bitWidth(), 32 | 64 | 128 | 256)
+        }),
+        // Unions among them: no column of ours is one.
+        _ => false,
+    };
+    known && dictionary && depth < DEPTH_MAX && f.name().is_some() && f.children().iter().flatten().all(|c| is_sound(c, depth + 1))
+}
 
 fn malformed(what: &str) -> Failure {
     Failure::invalid(format!("the Arrow IPC message is malformed: {what}"))
@@ -189,7 +269,9 @@ fn check(message: &Message<'_>, body: &[u8]) -> Outcome<usize> {
         };
         if compressed && buffer.length() > 0 {
             let bytes = &body[buffer.offset() as usize..end as usize];
-            let Some(Ok(length)) = bytes.get(..8).map(<[u8; 8]>::try_from) else { return Err(malformed("a compressed buffer is too short")) };
+            let Some(Ok(length)) = bytes.get(..8).map(<[u8; 8]>::try_from) else {
+                return Err(malformed("a compressed buffer is too short"));
+            };
             let length = i64::from_le_bytes(length);
             // -1: the buffer is not compressed.
             if length < -1 {

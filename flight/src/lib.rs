@@ -17,5 +17,11 @@ pub use backend::{Answer, Backend, FeatureReader, Prepared, PutCounts, Rows, Ses
 pub use client::{Client, ClientOptions, Response};
 
 pub use request::{ExchangeRequest, FeatureRequest, PutRequest, SqlRequest, TicketRequest};
-pub use server::{Limits, ServerOptions, serve};
+pub use server::{Limits, ServerOptions, check_identity, serve};
 pub use status::{Failure, Outcome, Remedy};
+
+/// Chooses the cryptography of TLS: with two in the dependencies, neither is chosen by itself.
+pub(crate) fn use_crypto() {
+    // An error says that one was chosen before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

@@ -285,6 +285,9 @@ impl PutRequest {
         if t.stream.is_empty() {
             return Err(Failure::invalid("the descriptor names no \"stream\""));
         }
+        if t.token.as_deref() == Some("") {
+            return Err(Failure::invalid("the \"token\" of the descriptor is empty"));
+        }
         Ok(Self { stream: t.stream, token: t.token })
     }
 

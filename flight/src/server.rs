@@ -113,6 +113,7 @@ pub async fn serve(
     options: ServerOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Outcome<()> {
+    crate::ipc::keep_decoding_quiet();
     let ServerOptions { limits, tls, token, mut ready } = options;
     let (close, closing) = watch::channel(false);
     let results = Arc::new(Results::new(limits.results, limits.result_wait));
@@ -137,8 +138,7 @@ pub async fn serve(
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20);
     if let Some((certificate, key)) = tls {
-        let tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key)).timeout(limits.first_word);
-        server = server.tls_config(tls).map_err(|e| Failure::invalid(format!("the certificate or key cannot be used: {}", chain(&e))))?;
+        server = with_identity(server, certificate, key, limits.first_word)?;
     }
     let told = health.clone();
     let readiness = tokio::spawn(async move {
@@ -169,6 +169,17 @@ pub async fn serve(
     };
     sweeping.abort();
     done
+}
+
+fn with_identity(server: Server, certificate: Vec<u8>, key: Vec<u8>, first_word: Duration) -> Outcome<Server> {
+    crate::use_crypto();
+    let tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key)).timeout(first_word);
+    server.tls_config(tls).map_err(|e| Failure::invalid(format!("the certificate or key cannot be used: {}", chain(&e))))
+}
+
+/// Whether a certificate and key, PEM, can be served with.
+pub fn check_identity(certificate: Vec<u8>, key: Vec<u8>) -> Outcome<()> {
+    with_identity(Server::builder(), certificate, key, Duration::from_secs(1)).map(drop)
 }
 
 /// An error with its causes.

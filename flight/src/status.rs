@@ -152,7 +152,8 @@ mod tests {
     #[test]
     fn remedies_survive_the_wire() {
         use Remedy::*;
-        for remedy in [Invalid, NotFound, Exists, Unavailable, Exhausted, Data, Closed, Unauthenticated, Unimplemented, Cancelled, Internal] {
+        for remedy in [Invalid, NotFound, Exists, Unavailable, Exhausted, Data, Closed, Unauthenticated, Unimplemented, Cancelled, Internal]
+        {
             let failure = Failure::new(remedy, "unknown stream \"s\"\n  --> <sql>:1:1");
             assert_eq!(Failure::from(Status::from(failure.clone())), failure);
         }

@@ -18,7 +18,7 @@ use super::interrupt::or_interrupt;
 use super::progress::Progress;
 use super::sql::close;
 use crate::engine::{Engine, IngestCounts, Output};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SqlError};
 
 /// What runs statements.
 #[derive(Debug, Clone)]
@@ -33,9 +33,8 @@ impl Target {
     /// Connects to a server.
     pub(super) async fn connect(uri: &str, remote: &Remote, progress: &Progress) -> Result<Self, Failure> {
         let token = remote.token_file.as_deref().map(super::serve::token).transpose()?;
-        let read = |path: &std::path::PathBuf| {
-            std::fs::read(path).map_err(|e| Failure::usage(format!("reading \"{}\": {e}", path.display())))
-        };
+        let read =
+            |path: &std::path::PathBuf| std::fs::read(path).map_err(|e| Failure::usage(format!("reading \"{}\": {e}", path.display())));
         let certificate = remote.tls_ca.as_ref().map(read).transpose()?;
         progress.begin("connecting");
         let client = or_interrupt(Client::connect(uri, ClientOptions { token, certificate, server_name: None })).await;
@@ -98,9 +97,9 @@ async fn run(client: &Client, statement: &Statement, params: &[ScalarValue]) -> 
     let response = if statement.parameters == 0 {
         client.execute(&text).await?
     } else {
-        let given = params.get(..statement.parameters).ok_or_else(|| {
-            Error::invalid(format!("the statement has {} parameters, {} are given", statement.parameters, params.len()))
-        })?;
+        let given = params
+            .get(..statement.parameters)
+            .ok_or_else(|| Error::invalid(format!("the statement has {} parameters, {} are given", statement.parameters, params.len())))?;
         let fields = given.iter().enumerate().map(|(i, p)| Field::new(format!("${}", i + 1), p.data_type(), true));
         let columns = given.iter().map(|p| p.to_array()).collect::<std::result::Result<Vec<_>, _>>()?;
         let row = RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)?;
@@ -136,5 +135,9 @@ async fn run(client: &Client, statement: &Statement, params: &[ScalarValue]) -> 
 
 /// The server's error with the name of the script in place of its own for a text.
 fn renamed(e: &Error, source: &str) -> Error {
-    Error::new(e.kind(), e.message().replace("--> <sql>:", &format!("--> {source}:")))
+    let message = e.message().replace("--> <sql>:", &format!("--> {source}:"));
+    match message.strip_prefix("error[").and_then(|rest| rest.split_once(']')).map(|(code, _)| code.to_owned()) {
+        Some(code) => Error::sql(vec![SqlError { code, line: 0, column: 0, rendered: message }]),
+        None => Error::new(e.kind(), message),
+    }
 }

@@ -30,6 +30,11 @@ const KEEP_EVERY: Duration = Duration::from_secs(3);
 pub(super) fn run(warehouse: &str, options: &args::ServeOptions) -> Result<Code, Failure> {
     let tls = tls(options)?;
     let token = options.token_file.as_deref().map(token).transpose()?;
+    if let Some((certificate, key)) = &tls {
+        let names = [&options.tls_cert, &options.tls_key].map(|f| f.as_deref().unwrap_or(Path::new("")).display().to_string());
+        let unusable = |e: asof_flight::Failure| Failure::usage(format!("\"{}\" and \"{}\": {e}", names[0], names[1]));
+        asof_flight::check_identity(certificate.clone(), key.clone()).map_err(unusable)?;
+    }
     check_reach(&options.listen, options.insecure || (tls.is_some() && token.is_some()))?;
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let work = runtime("work", cores)?;
@@ -38,8 +43,8 @@ pub(super) fn run(warehouse: &str, options: &args::ServeOptions) -> Result<Code,
     let served = serving.block_on(serve(&engine, &work, options, tls, token));
     // What the server took on is finished and flushed before the leases go back.
     let closed = work.block_on(close(engine));
-    serving.shutdown_background();
-    work.shutdown_background();
+    // The process ends here. Tasks that are cancelled on the way would only make what waits for them fail.
+    std::mem::forget((serving, work));
     served.and(closed)?;
     tracing::info!("stopped");
     Ok(Code::Done)

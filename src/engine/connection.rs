@@ -230,6 +230,11 @@ impl Connection {
         let Some((last, before)) = statements.split_last() else {
             return Ok(Reply::Done { message: "nothing to do".into(), counts: None });
         };
+        let width = parameters.as_ref().map_or(0, RecordBatch::num_columns);
+        let wanted = statements.iter().map(|s| s.parameters).max().unwrap_or(0);
+        if width != wanted {
+            return Err(Error::invalid(format!("the statement has {wanted} parameters, {width} are given")));
+        }
         let params = scalars(parameters.as_ref())?;
         TEMPORARY
             .scope(self.temporary.clone(), async {
@@ -243,9 +248,6 @@ impl Connection {
 
     async fn one(&self, statement: &Statement, sql: &str, parameters: Option<&RecordBatch>, params: &[ScalarValue]) -> Result<Reply> {
         let (rows, width) = parameters.map_or((1, 0), |b| (b.num_rows(), b.num_columns()));
-        if statement.parameters > width {
-            return Err(Error::invalid(format!("the statement has {} parameters, {width} are given", statement.parameters)));
-        }
         match &statement.kind {
             StatementKind::Query(query) => {
                 if rows != 1 {
@@ -337,9 +339,32 @@ impl Connection {
         Ok(Reply::Done { message: format!("INSERT: read {}, accepted {}", counts.read, counts.accepted), counts: Some(counts) })
     }
 
-    /// Writes batches into a stream as one step.
+    /// Writes batches into a stream as one step; their columns must be the stream's, those that are NOT NULL among them.
     pub async fn push(&self, stream: &str, batches: &[RecordBatch], token: Option<&str>) -> Result<IngestCounts> {
+        if let Some(batch) = batches.first() {
+            self.check_columns(stream, &batch.schema())?;
+        }
         self.inner.push_batch(stream, batches, token).await
+    }
+
+    fn check_columns(&self, stream: &str, given: &Schema) -> Result<()> {
+        let registry = self.inner.registry();
+        let Some(stream_schema) = registry.streams.get(stream).map(|s| s.schema.clone()) else { return Ok(()) };
+        let columns = stream_schema.columns();
+        if let Some(extra) = given.fields().iter().find(|f| !columns.iter().any(|c| &c.name == f.name())) {
+            let near = asof_sql::diagnostic::nearest(extra.name(), columns.iter().map(|c| c.name.as_str()));
+            let near = near.map_or_else(String::new, |n| format!("; the nearest column is \"{n}\""));
+            return Err(Error::invalid(format!("stream \"{stream}\" has no column \"{}\"{near}", extra.name())));
+        }
+        if let Some(missing) = columns.iter().find(|c| !c.nullable && given.field_with_name(&c.name).is_err()) {
+            return Err(Error::invalid(format!("column \"{}\" of stream \"{stream}\" is NOT NULL and is not given", missing.name)));
+        }
+        let time = &columns[stream_schema.event_time()].name;
+        let found = given.field_with_name(time)?.data_type();
+        if found.is_numeric() && registry.streams.get(stream).is_some_and(|s| s.options.time_unit.is_none()) {
+            return Err(Error::invalid(format!("column \"{time}\" of stream \"{stream}\" is a timestamp, found {found}")));
+        }
+        Ok(())
     }
 
     /// Keeps rows as a temporary table of this connection.
@@ -363,7 +388,10 @@ impl Connection {
         for (name, view) in &registry.views {
             let plan = &view.view.plan;
             let key = plan.entity.iter().map(|e| e.name.clone()).collect();
-            objects.push(Object { name: name.clone(), kind: Some(ObjectKind::FeatureView), schema: plan.output_schema(), key });
+            // The event time can be named, though `*` leaves it out.
+            let time = Field::new(&plan.time_column, asof_sql::plan::instant_type(), true);
+            let fields = plan.output_schema().fields().iter().map(|f| f.as_ref().clone()).chain([time]).collect::<Vec<_>>();
+            objects.push(Object { name: name.clone(), kind: Some(ObjectKind::FeatureView), schema: Arc::new(Schema::new(fields)), key });
         }
         for (name, table) in &registry.tables {
             // One that cannot be read now is not shown rather than hiding the others.

@@ -3,9 +3,9 @@
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow_flight::sql::{
-    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, CommandPreparedStatementQuery,
-    CommandStatementIngest, DoPutPreparedStatementResult, DoPutUpdateResult, ProstMessageExt, TableDefinitionOptions, TableExistsOption,
-    TableNotExistOption,
+    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
+    CommandPreparedStatementQuery, CommandStatementIngest, DoPutPreparedStatementResult, DoPutUpdateResult, ProstMessageExt,
+    TableDefinitionOptions, TableExistsOption, TableNotExistOption,
 };
 use arrow_flight::{FlightData, FlightDescriptor};
 use bytes::Bytes;
@@ -88,7 +88,8 @@ impl Client {
         let first = schema_message(&schema).with_descriptor(descriptor);
         // A batch that does not fit ends the put with an empty message, which the server refuses.
         let rest = batches.map(move |b| plain_batch(b.columns(), b.num_rows(), &schema).and_then(|b| batch_message(&b)));
-        let messages = futures::stream::iter([first]).chain(rest.map(|m| m.unwrap_or_else(|_| FlightData::new().with_data_body(vec![0u8]))));
+        let messages =
+            futures::stream::iter([first]).chain(rest.map(|m| m.unwrap_or_else(|_| FlightData::new().with_data_body(vec![0u8]))));
         let mut answers = self.inner.clone().do_put(self.request(messages)).await?.into_inner();
         let mut last = Bytes::new();
         while let Some(answer) = answers.message().await? {

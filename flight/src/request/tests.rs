@@ -44,7 +44,8 @@ fn wrong_tickets_say_what_is_wrong() {
 
 #[test]
 fn truncated_tickets_are_refused_at_every_length() {
-    let whole = br#"{"v":1,"views":["v"],"features":["a","b"],"keys":{"user_id":["u1","u2"]},"as_of":"2026-03-01T12:00:00Z","strict":false}"#;
+    let whole =
+        br#"{"v":1,"views":["v"],"features":["a","b"],"keys":{"user_id":["u1","u2"]},"as_of":"2026-03-01T12:00:00Z","strict":false}"#;
     for n in 0..whole.len() {
         assert!(TicketRequest::parse(&whole[..n]).is_err(), "{n} bytes");
     }

@@ -21,7 +21,13 @@ use crate::request::{ExchangeRequest, FeatureRequest, KeyLists, is_ours, key_arr
 use crate::status::{Failure, Outcome, Remedy};
 
 /// The features of keys, as the reader's layout has them.
-async fn answer(reader: &dyn FeatureReader, request: &FeatureRequest, keys: Vec<ArrayRef>, rows: usize, with_keys: bool) -> Outcome<RecordBatch> {
+async fn answer(
+    reader: &dyn FeatureReader,
+    request: &FeatureRequest,
+    keys: Vec<ArrayRef>,
+    rows: usize,
+    with_keys: bool,
+) -> Outcome<RecordBatch> {
     let schema = &reader.layout(with_keys).schema;
     if !with_keys {
         return plain_batch(&reader.read(keys, request.at).await?, rows, schema);
@@ -45,7 +51,12 @@ impl Core {
     }
 
     /// The answer to a ticket: the entity columns, then the features, one row per key in the order given.
-    pub(super) async fn get_features(&self, connection: &Connection, request: FeatureRequest, keys: &KeyLists) -> Outcome<Answers<FlightData>> {
+    pub(super) async fn get_features(
+        &self,
+        connection: &Connection,
+        request: FeatureRequest,
+        keys: &KeyLists,
+    ) -> Outcome<Answers<FlightData>> {
         let reader = connection.session.reader(&request).await?;
         let keys = key_arrays(keys, reader.keys(), &request.text, self.limits.keys)?;
         let rows = keys.first().map_or(0, |k| k.len());
@@ -61,7 +72,8 @@ impl Core {
         })?;
         let first = tokio::time::timeout(self.limits.idle, messages.next()).await.map_err(|_| silent())?;
         let first = first.ok_or_else(|| Failure::invalid("the exchange ended before it began"))?.map_err(Failure::from)?;
-        let descriptor = first.flight_descriptor.as_ref().ok_or_else(|| Failure::invalid("the first message of an exchange has a descriptor"))?;
+        let descriptor =
+            first.flight_descriptor.as_ref().ok_or_else(|| Failure::invalid("the first message of an exchange has a descriptor"))?;
         let request = match descriptor.r#type() {
             DescriptorType::Path => ExchangeRequest::of_path(&descriptor.path)?,
             _ if is_ours(&descriptor.cmd) => ExchangeRequest::parse(&descriptor.cmd)?,

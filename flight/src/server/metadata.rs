@@ -67,7 +67,12 @@ fn primary_keys(table: Option<(&str, &[String])>) -> Outcome<RecordBatch> {
 
 impl Core {
     /// The information on a question about the catalog: the ticket is the question.
-    pub(super) async fn catalog_info(&self, connection: &Connection, command: Command, descriptor: FlightDescriptor) -> Outcome<FlightInfo> {
+    pub(super) async fn catalog_info(
+        &self,
+        connection: &Connection,
+        command: Command,
+        descriptor: FlightDescriptor,
+    ) -> Outcome<FlightInfo> {
         let ticket = Ticket::new(command.clone().into_any().encode_to_vec());
         let schema = self.catalog(connection, command).await?.schema();
         super::sql::info(&schema, vec![FlightEndpoint::new().with_ticket(ticket)], descriptor)
@@ -103,7 +108,9 @@ impl Core {
                 let table = tables.iter().find(|t| t.name == c.table);
                 primary_keys(table.map(|t| (t.name.as_str(), t.key.as_slice())))
             }
-            Command::CommandGetExportedKeys(_) | Command::CommandGetImportedKeys(_) | Command::CommandGetCrossReference(_) => Ok(no_foreign_keys()),
+            Command::CommandGetExportedKeys(_) | Command::CommandGetImportedKeys(_) | Command::CommandGetCrossReference(_) => {
+                Ok(no_foreign_keys())
+            }
             Command::CommandGetSqlInfo(c) => c.into_builder(&sql_info(self.backend.name())?).build().map_err(broken),
             Command::CommandGetXdbcTypeInfo(c) => match &*TYPES {
                 Some(types) => c.into_builder(types).build().map_err(broken),

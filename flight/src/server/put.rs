@@ -113,7 +113,8 @@ impl Core {
                 super::sql::check_bound(&statement)?;
                 updated(self.update(connection, statement.sql, statement.bound).await?)
             }
-            other => Err(Failure::new(Remedy::Unimplemented, format!("a put of \"{}\" is not known", other.type_url()))),
+            Command::CommandStatementSubstraitPlan(_) => Err(Failure::new(Remedy::Unimplemented, "Substrait plans are not run; send SQL")),
+            other => Err(Failure::invalid(format!("the descriptor of the put names nothing that is put: \"{}\"", other.type_url()))),
         }
     }
 
@@ -151,6 +152,7 @@ impl Core {
         }
         if token.is_some() {
             let rows = incoming.all().await?;
+            incoming.schema()?;
             return session.put(stream.to_owned(), rows, token).await;
         }
         let (mut total, mut rows) = (PutCounts::default(), Vec::new());
@@ -171,6 +173,7 @@ impl Core {
                 }
             }
             if ended {
+                incoming.schema()?;
                 return Ok(total);
             }
         }
@@ -179,7 +182,9 @@ impl Core {
     /// `adbc_ingest`: into a stream, or into a temporary table of the connection.
     async fn ingest(&self, connection: &Connection, c: CommandStatementIngest, incoming: &mut Incoming<'_>) -> Outcome<i64> {
         super::sql::no_transaction(&c.transaction_id)?;
-        if c.catalog.as_deref().is_some_and(|n| !n.is_empty() && n != "asof") || c.schema.as_deref().is_some_and(|n| !n.is_empty() && n != "public") {
+        if c.catalog.as_deref().is_some_and(|n| !n.is_empty() && n != "asof")
+            || c.schema.as_deref().is_some_and(|n| !n.is_empty() && n != "public")
+        {
             return Err(Failure::invalid("tables are in the catalog \"asof\" and the schema \"public\""));
         }
         let TableDefinitionOptions { if_not_exist, if_exists } = c.table_definition_options.unwrap_or_default();
@@ -195,6 +200,10 @@ impl Core {
                 }
                 let counts = self.write(connection, &c.table, c.options.get("token").cloned(), incoming).await?;
                 return Ok(i64::try_from(counts.read).unwrap_or(i64::MAX));
+            }
+            // The backend names the nearest.
+            None if !c.temporary && missing == TableNotExistOption::Fail => {
+                return connection.session.put(c.table, vec![], None).await.map(|_| 0);
             }
             None if !c.temporary => {
                 return Err(Failure::invalid(format!(

@@ -80,7 +80,11 @@ impl Results {
     }
 
     /// The rows of one endpoint.
-    pub(super) fn take(self: &Arc<Self>, id: ResultId, endpoint: usize) -> Outcome<(SchemaRef, impl Stream<Item = Outcome<RecordBatch>> + Send + use<>)> {
+    pub(super) fn take(
+        self: &Arc<Self>,
+        id: ResultId,
+        endpoint: usize,
+    ) -> Outcome<(SchemaRef, impl Stream<Item = Outcome<RecordBatch>> + Send + use<>)> {
         let gone = || Failure::new(Remedy::NotFound, "the result was pulled before, was cancelled or has expired; run the query again");
         let mut entries = self.entries();
         let entry = entries.get_mut(&id).filter(|e| e.expires > Instant::now()).ok_or_else(gone)?;

@@ -103,7 +103,8 @@ impl Core {
             Answer::Rows(rows) => {
                 let endpoints = if rows.unordered { self.limits.endpoints.clamp(1, 255) } else { 1 };
                 let (id, schema) = self.results.add(rows, endpoints)?;
-                let expires_us = self.backend.now_us().saturating_add(i64::try_from(self.limits.result_wait.as_micros()).unwrap_or(i64::MAX));
+                let expires_us =
+                    self.backend.now_us().saturating_add(i64::try_from(self.limits.result_wait.as_micros()).unwrap_or(i64::MAX));
                 let expires = prost_types::Timestamp {
                     seconds: expires_us.div_euclid(1_000_000),
                     nanos: i32::try_from(expires_us.rem_euclid(1_000_000) * 1000).unwrap_or(0),
@@ -124,7 +125,12 @@ impl Core {
     }
 
     /// Runs a statement of a client-built ticket: its rows, at once.
-    pub(super) async fn get_sql(&self, connection: &Connection, sql: String, parameters: Option<RecordBatch>) -> Outcome<Answers<FlightData>> {
+    pub(super) async fn get_sql(
+        &self,
+        connection: &Connection,
+        sql: String,
+        parameters: Option<RecordBatch>,
+    ) -> Outcome<Answers<FlightData>> {
         match connection.session.run(sql, parameters).await? {
             Answer::Rows(rows) => {
                 let schema = plain_schema(&rows.schema);

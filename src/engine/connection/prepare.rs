@@ -8,8 +8,8 @@ use asof_sql::plan::instant_type;
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast;
 
-use super::super::statement::sql_errors;
 use super::super::Output;
+use super::super::statement::sql_errors;
 use super::{Connection, SOURCE, TEMPORARY};
 use crate::error::{Error, Result};
 

@@ -294,6 +294,18 @@ def test_sql_by_connection(own, expected):
     assert done.returncode == 3 and "error[E0201]" in done.stderr and "^^^^^^^^^" in done.stderr and '"user_spend"' in done.stderr, done.stderr
 
 
+def test_sql_by_connection_with_tls_and_token(guarded, identity, tmp_path):
+    root = tmp_path / "root.pem"
+    root.write_bytes(identity["root"])
+    trusted = ["--tls-ca", str(root)]
+    done = connected(guarded, *trusted, "--token-file", str(identity["token"]), "--format", "csv", "-c", "SELECT count(*) AS n FROM transactions")
+    assert done.returncode == 0 and done.stdout.split() == ["n", str(world.EVENTS)], done.stderr
+    done = connected(guarded, *trusted, "-c", "SELECT 1")
+    assert done.returncode != 0 and "token" in done.stderr, done.stderr
+    done = connected(guarded, "--token-file", str(identity["token"]), "-c", "SELECT 1")
+    assert done.returncode != 0 and done.stderr, "a certificate of nobody was trusted"
+
+
 def test_connection_to_nobody():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

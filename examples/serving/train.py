@@ -15,7 +15,7 @@ import pyarrow as pa
 
 FEATURES = ["payments_1h", "spend_1h", "largest_24h"]
 QUERY = f"""
-SELECT l.label, {', '.join('u.' + f for f in FEATURES)}
+SELECT l.label, {", ".join("u." + f for f in FEATURES)}
 FROM labels l
 ASOF JOIN user_spend u MATCH_CONDITION (l.ts > u.ts) ON l.user_id = u.user_id
 """

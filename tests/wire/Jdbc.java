@@ -17,8 +17,8 @@ import java.util.Objects;
 /**
  * The Arrow Flight SQL JDBC driver against a running server: {@code java Jdbc.java URL EXPECTED}.
  *
- * <p>EXPECTED has lines of instant, user, count, sum (the bits of the double, or NULL) and merchant, separated by tabs: what training has for the user
- * at the instant. Prints {@code passed NAME} or {@code failed NAME: why} for each check, and ends with 0 when it has run them all.
+ * <p>EXPECTED has lines of instant, user, count, sum (the bits of the double, or NULL) and merchant, separated by tabs: what training has for
+ * the user at the instant. Prints {@code passed NAME} or {@code failed NAME: why} for each check, and ends with 0 when it has run them all.
  */
 public final class Jdbc {
     private interface Check {
@@ -166,7 +166,8 @@ public final class Jdbc {
 
     private void preparedUpdate() throws SQLException {
         try (Statement statement = db.createStatement()) {
-            statement.executeUpdate("CREATE STREAM jdbc_prepared (k VARCHAR, n BIGINT, ts TIMESTAMP NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '1 second')");
+            String columns = "k VARCHAR, n BIGINT, ts TIMESTAMP NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '1 second'";
+            statement.executeUpdate("CREATE STREAM jdbc_prepared (" + columns + ")");
         }
         try (PreparedStatement statement = db.prepareStatement("INSERT INTO jdbc_prepared VALUES (?, ?, TIMESTAMP '2024-05-01 00:00:00')")) {
             statement.setString(1, "a");
@@ -197,7 +198,8 @@ public final class Jdbc {
         for (Throwable cause = error; cause != null; cause = cause.getCause()) {
             text.append(cause.getMessage()).append('\n');
         }
-        for (String part : List.of("error[E0201]: unknown feature view \"user_spen\"", "^^^^^^^^^", "The nearest known feature view is \"user_spend\".")) {
+        String what = "error[E0201]: unknown feature view \"user_spen\"";
+        for (String part : List.of(what, "^^^^^^^^^", "The nearest known feature view is \"user_spend\".")) {
             holds(text.indexOf(part) >= 0, "no " + part + " in: " + text);
         }
     }

@@ -39,9 +39,7 @@ def until(condition, what, seconds=30.0):
 
 def cli(warehouse, sql, *options, code=0):
     """Runs `asof sql` and gives its standard output."""
-    done = subprocess.run(
-        [BINARY, "--warehouse", str(warehouse), "sql", *options, "-c", sql], capture_output=True, env=ENVIRONMENT, timeout=300
-    )
+    done = subprocess.run([BINARY, "--warehouse", str(warehouse), "sql", *options, "-c", sql], capture_output=True, env=ENVIRONMENT, timeout=300)
     assert done.returncode == code, done.stderr.decode()
     return done.stdout
 
@@ -61,7 +59,10 @@ class Server:
         self.lines = []
         self.process = subprocess.Popen(
             [BINARY, "--warehouse", str(warehouse), "serve", "--listen", listen, "--port-file", self.port_file, *map(str, options)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**ENVIRONMENT, "ASOF_LOG": "warn,asof=info", **(env or {})},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**ENVIRONMENT, "ASOF_LOG": "warn,asof=info", **(env or {})},
         )
         self.drain = threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True)
         self.drain.start()
@@ -169,7 +170,8 @@ class Rpc:
         self.channel = grpc.insecure_channel(
             address,
             options=[
-                ("grpc.max_send_message_length", big), ("grpc.max_receive_message_length", big),
+                ("grpc.max_send_message_length", big),
+                ("grpc.max_receive_message_length", big),
                 # A connection of its own, so that it is a session of its own.
                 ("grpc.use_local_subchannel_pool", 1),
             ],

@@ -24,7 +24,9 @@ def quickstart(tmp_path_factory):
 
 
 def example(name, *arguments):
-    return subprocess.run([sys.executable, os.path.join(ROOT, "examples", "serving", name), *arguments], capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
+    return subprocess.run(
+        [sys.executable, os.path.join(ROOT, "examples", "serving", name), *arguments], capture_output=True, text=True, timeout=120, env=ENVIRONMENT
+    )
 
 
 def test_serve(quickstart):
@@ -63,7 +65,9 @@ def test_rust(quickstart, tmp_path):
     """The example in Rust, which cargo builds beside the binary; it writes, so it has a copy."""
     shutil.copytree(quickstart.folder / "untouched", tmp_path / "warehouse")
     with Server(tmp_path / "warehouse", tmp_path) as started:
-        done = subprocess.run([os.path.join(os.path.dirname(BINARY), "examples", "serving"), started.uri], capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
+        done = subprocess.run(
+            [os.path.join(os.path.dirname(BINARY), "examples", "serving"), started.uri], capture_output=True, text=True, timeout=120, env=ENVIRONMENT
+        )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines.count("| ann     | 12.0     | 1           |") == 1, done.stdout

@@ -51,7 +51,7 @@ def test_every_view_equals_training(flight, expected, at, strict):
         parts = [keys[:1], keys[1:], [], keys[:3] * 2]
         found = exchange(flight, view, [key_batch(view, p) for p in parts], at, strict=strict)
         assert len(found) == len(parts)
-        for part, table in zip(parts, found):
+        for part, table in zip(parts, found, strict=True):
             expected.check(table, view, part, at, strict, with_keys=False)
 
 
@@ -72,7 +72,7 @@ def test_entity_columns_in_any_order(flight, expected):
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
 def test_every_kind_of_string(flight, expected, kind):
     keys = [("u1",), (None,), ("a name longer than twelve bytes",)]
-    batch = pa.record_batch({"user_id": pa.array([k for k, in keys], pa.string()).cast(kind)})
+    batch = pa.record_batch({"user_id": pa.array([k for (k,) in keys], pa.string()).cast(kind)})
     table = exchange(flight, "user_spend", [batch], LATE)[0]
     assert world.rows(table)[:2] == [expected.row("user_spend", k, LATE) for k in keys[:2]]
     assert table.column("count_ever").to_pylist()[2] == 0
@@ -89,9 +89,10 @@ def test_list_of_features(flight, expected):
     writer, reader = opened(flight, schema, EXACT, views=["user_spend", "merchant_risk"], features=["rate", "user_spend.spend_1h"], strict=True)
     writer.write_batch(pa.record_batch([["u1", "u2"], ["m1", "m2"]], schema=schema))
     writer.done_writing()
-    (table, _), = answers(reader)
+    ((table, _),) = answers(reader)
     assert world.rows(table) == [
-        (*expected.row("merchant_risk", [m], EXACT, True, ["rate"]), *expected.row("user_spend", [u], EXACT, True, ["spend_1h"])) for u, m in (("u1", "m1"), ("u2", "m2"))
+        (*expected.row("merchant_risk", [m], EXACT, True, ["rate"]), *expected.row("user_spend", [u], EXACT, True, ["spend_1h"]))
+        for u, m in (("u1", "m1"), ("u2", "m2"))
     ]
     writer.close()
 
@@ -102,7 +103,7 @@ def test_by_path(flight, expected):
     writer.begin(batch.schema)
     writer.write_batch(batch)
     writer.done_writing()
-    (table, _), = answers(reader)
+    ((table, _),) = answers(reader)
     assert table.schema.names == world.SPEND
     assert table.column("count_ever").to_pylist() == [expected.row("user_spend", [u], LATE, features=["count_ever"])[0] for u in ("u1", "u2")]
     writer.close()
@@ -158,9 +159,11 @@ def test_pipelined(server, expected, sessions):
                 thread.join(60)
                 writer.close()
             assert [m for _, m in found] == [f"{seed} {i}".encode() for i in range(len(batches))]
-            for keys, (table, _) in list(zip(batches, found)):
-                assert [(v,) for v in table.column("count_ever").to_pylist()] == [expected.row("user_spend", k, MIDDLE, features=["count_ever"]) for k in keys]
-            for keys, (table, _) in rng.sample(list(zip(batches, found)), 60):
+            for keys, (table, _) in list(zip(batches, found, strict=True)):
+                assert [(v,) for v in table.column("count_ever").to_pylist()] == [
+                    expected.row("user_spend", k, MIDDLE, features=["count_ever"]) for k in keys
+                ]
+            for keys, (table, _) in rng.sample(list(zip(batches, found, strict=True)), 60):
                 expected.check(table, "user_spend", keys, MIDDLE, with_keys=False)
         except BaseException as failure:
             failures.append(failure)
@@ -203,7 +206,9 @@ def test_a_reader_that_lags_holds_the_writer_back(own):
             assert other.do_get(view_ticket("user_spend", [("u1",)])).read_all().num_rows == 1
         found = answers(reader)
         thread.join(60)
-        assert len(found) == batches and all(table.column("merchant_id").to_pylist() == batch.column(0).to_pylist() for table, _ in found[:: batches // 10])
+        assert len(found) == batches and all(
+            table.column("merchant_id").to_pylist() == batch.column(0).to_pylist() for table, _ in found[:: batches // 10]
+        )
         writer.close()
 
 
@@ -230,21 +235,28 @@ def refused(rpc, cmd=None, path=None, table=None):
     return rpc.refused("both", "DoExchange", requests)
 
 
-@pytest.mark.parametrize("cmd, codes, parts", [
-    (b"", BAD, ["descriptor"]),
-    (b"user_spend", BAD, ["descriptor"]),
-    (b'{"v":1,"views":["user_spend"', BAD, ["descriptor"]),
-    ({"v": 3, "views": ["user_spend"]}, BAD, ["version", "3"]),
-    ({"v": 1, "views": ["user_spend"], "keys": {"user_id": []}}, BAD, ["keys"]),
-    ({"v": 1, "views": ["user_spend"], "sql": "SELECT 1"}, BAD, ["sql"]),
-    ({"v": 1}, BAD, ["views"]),
-    ({"v": 1, "views": []}, BAD, ["view"]),
-    ({"v": 1, "views": ["user_spen"]}, UNKNOWN, ['unknown feature view "user_spen"', 'The nearest known feature view is "user_spend".', "error[E0201]", "^"]),
-    ({"v": 1, "views": ["user_spend"], "features": ["spend_1hh"]}, UNKNOWN, ['"spend_1hh"', "spend_1h"]),
-    ({"v": 1, "views": ["user_spend"], "as_of": "never"}, BAD, ["as_of", "never"]),
-    ({"v": 1, "views": ["user_spend"], "with_keys": 1}, BAD, ["with_keys"]),
-    ({"v": 1, "views": ["user_spend"], "strict": None, "as_of": []}, BAD, ["as_of"]),
-])
+@pytest.mark.parametrize(
+    "cmd, codes, parts",
+    [
+        (b"", BAD, ["descriptor"]),
+        (b"user_spend", BAD, ["descriptor"]),
+        (b'{"v":1,"views":["user_spend"', BAD, ["descriptor"]),
+        ({"v": 3, "views": ["user_spend"]}, BAD, ["version", "3"]),
+        ({"v": 1, "views": ["user_spend"], "keys": {"user_id": []}}, BAD, ["keys"]),
+        ({"v": 1, "views": ["user_spend"], "sql": "SELECT 1"}, BAD, ["sql"]),
+        ({"v": 1}, BAD, ["views"]),
+        ({"v": 1, "views": []}, BAD, ["view"]),
+        (
+            {"v": 1, "views": ["user_spen"]},
+            UNKNOWN,
+            ['unknown feature view "user_spen"', 'The nearest known feature view is "user_spend".', "error[E0201]", "^"],
+        ),
+        ({"v": 1, "views": ["user_spend"], "features": ["spend_1hh"]}, UNKNOWN, ['"spend_1hh"', "spend_1h"]),
+        ({"v": 1, "views": ["user_spend"], "as_of": "never"}, BAD, ["as_of", "never"]),
+        ({"v": 1, "views": ["user_spend"], "with_keys": 1}, BAD, ["with_keys"]),
+        ({"v": 1, "views": ["user_spend"], "strict": None, "as_of": []}, BAD, ["as_of"]),
+    ],
+)
 def test_bad_descriptor(rpc, cmd, codes, parts):
     code, text = refused(rpc, cmd)
     assert code in codes, f"{code}: {text}"
@@ -266,15 +278,18 @@ def test_oversized_descriptor(rpc):
     assert code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE} and "65536" in text
 
 
-@pytest.mark.parametrize("table, parts", [
-    (pa.table({"user": ["u1"]}), ["user_id"]),
-    (pa.table({"user_id": ["u1"], "more": [1]}), ["more"]),
-    (pa.table({"user_id": [1]}), ["user_id", "string"]),
-    (pa.table({"user_id": [b"u1"]}), ["user_id"]),
-    (pa.table({"user_id": [["u1"]]}), ["user_id"]),
-    (pa.table({"user_id": [1.5]}), ["user_id"]),
-    (pa.table([pa.array(["u1"]), pa.array(["u1"])], names=["user_id", "user_id"]), ["user_id"]),
-])
+@pytest.mark.parametrize(
+    "table, parts",
+    [
+        (pa.table({"user": ["u1"]}), ["user_id"]),
+        (pa.table({"user_id": ["u1"], "more": [1]}), ["more"]),
+        (pa.table({"user_id": [1]}), ["user_id", "string"]),
+        (pa.table({"user_id": [b"u1"]}), ["user_id"]),
+        (pa.table({"user_id": [["u1"]]}), ["user_id"]),
+        (pa.table({"user_id": [1.5]}), ["user_id"]),
+        (pa.table([pa.array(["u1"]), pa.array(["u1"])], names=["user_id", "user_id"]), ["user_id"]),
+    ],
+)
 def test_bad_key_schema(rpc, table, parts):
     code, text = refused(rpc, {"v": 1, "views": ["user_spend"]}, table=table)
     assert code == grpc.StatusCode.INVALID_ARGUMENT, f"{code}: {text}"

@@ -12,11 +12,13 @@ from world import EARLY, EXACT, INSTANTS, LATE, MIDDLE
 
 def spine(users=world.KEYS["user_id"], instants=INSTANTS, kind=pa.string(), time=pa.timestamp("us", "UTC")):
     rows = [(u, at) for at in instants for u in users]
-    return pa.table({
-        "id": pa.array(range(len(rows)), pa.int64()),
-        "user_id": pa.array([u for u, _ in rows], pa.string()).cast(kind),
-        "ts": pa.array([at for _, at in rows], pa.timestamp("us", "UTC")).cast(time),
-    }), rows
+    return pa.table(
+        {
+            "id": pa.array(range(len(rows)), pa.int64()),
+            "user_id": pa.array([u for u, _ in rows], pa.string()).cast(kind),
+            "ts": pa.array([at for _, at in rows], pa.timestamp("us", "UTC")).cast(time),
+        }
+    ), rows
 
 
 def train(db, table="labels", strict=False):
@@ -30,7 +32,7 @@ def train(db, table="labels", strict=False):
 
 def check_training(found, rows, expected, strict=False):
     assert found.column("id").to_pylist() == list(range(len(rows)))
-    for (user, at), row in zip(rows, world.rows(found)):
+    for (user, at), row in zip(rows, world.rows(found), strict=True):
         assert row[1:] == expected.row("user_spend", [user], at, strict), (user, at)
 
 
@@ -110,10 +112,17 @@ def test_a_temporary_table_hides_no_stream(db):
         cursor.adbc_ingest("transactions", pa.table({"x": [1]}), mode="create", temporary=True)
 
 
-NEW = pa.table({
-    "txn_id": ["n1", "n2", "n3"], "user_id": ["fresh", "fresh", "u1"], "merchant_id": ["m1", "m2", "m1"], "amount": [1.5, 2.25, None],
-    "status": ["ok", "declined", None], "ts": [LATE, LATE, LATE],
-}, schema=world.TRANSACTIONS)
+NEW = pa.table(
+    {
+        "txn_id": ["n1", "n2", "n3"],
+        "user_id": ["fresh", "fresh", "u1"],
+        "merchant_id": ["m1", "m2", "m1"],
+        "amount": [1.5, 2.25, None],
+        "status": ["ok", "declined", None],
+        "ts": [LATE, LATE, LATE],
+    },
+    schema=world.TRANSACTIONS,
+)
 
 
 def test_append_to_a_stream(own, expected):

@@ -10,8 +10,18 @@ import world
 from server import Server
 
 CHECKS = [
-    "statement", "prepared", "types", "ddl_and_update", "prepared_update", "error_text", "prepared_error_text", "tables", "columns", "primary_keys",
-    "catalogs_and_schemas", "product",
+    "statement",
+    "prepared",
+    "types",
+    "ddl_and_update",
+    "prepared_update",
+    "error_text",
+    "prepared_error_text",
+    "tables",
+    "columns",
+    "primary_keys",
+    "catalogs_and_schemas",
+    "product",
 ]
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -30,10 +40,18 @@ def outcomes(copy, tmp_path_factory, expected):
     with Server(copy(), folder) as started:
         done = subprocess.run(
             [
-                "java", "--add-opens=java.base/java.nio=ALL-UNNAMED", "-Duser.timezone=UTC", "-cp", os.environ["ASOF_JDBC"], os.path.join(HERE, "Jdbc.java"),
-                f"jdbc:arrow-flight-sql://{started.address}?useEncryption=false", str(folder / "expected.tsv"),
+                "java",
+                "--add-opens=java.base/java.nio=ALL-UNNAMED",
+                "-Duser.timezone=UTC",
+                "-cp",
+                os.environ["ASOF_JDBC"],
+                os.path.join(HERE, "Jdbc.java"),
+                f"jdbc:arrow-flight-sql://{started.address}?useEncryption=false",
+                str(folder / "expected.tsv"),
             ],
-            capture_output=True, text=True, timeout=300,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
     assert done.returncode == 0, done.stderr
     return {name: (word, why) for word, name, why in re.findall(r"^(passed|failed) (\w+)(.*)$", done.stdout, re.M)}

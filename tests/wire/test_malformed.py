@@ -39,12 +39,24 @@ def test_unknown_prepared_handle(rpc, handle):
 
 def test_unknown_commands(rpc):
     for about in (
-        descriptor(b""), descriptor(b"\x00"), descriptor(b"\xff\xff\xff"), descriptor(command("CommandNoSuch")), descriptor(field(1, "type.example/what") + field(2, b"x")),
-        descriptor(command("CommandStatementQuery", b"\xff\xff")), descriptor(command("CommandStatementSubstraitPlan", field(1, b"plan"))), descriptor(path=["nowhere"]), b"", b"\xff",
+        descriptor(b""),
+        descriptor(b"\x00"),
+        descriptor(b"\xff\xff\xff"),
+        descriptor(command("CommandNoSuch")),
+        descriptor(field(1, "type.example/what") + field(2, b"x")),
+        descriptor(command("CommandStatementQuery", b"\xff\xff")),
+        descriptor(command("CommandStatementSubstraitPlan", field(1, b"plan"))),
+        descriptor(path=["nowhere"]),
+        b"",
+        b"\xff",
     ):
         for method in ("GetFlightInfo", "GetSchema"):
             code, text = rpc.refused("unary", method, about)
-            assert code in (BAD, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INTERNAL if about == b"\xff" else BAD), (about, code, text)
+            assert code in (BAD, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INTERNAL if about == b"\xff" else BAD), (
+                about,
+                code,
+                text,
+            )
             assert text
     for action in ("NoSuchAction", "", "CreatePreparedStatement", "ClosePreparedStatement"):
         code, text = rpc.refused("stream", "DoAction", field(1, action) + field(2, b"\xff\xff"))
@@ -59,7 +71,12 @@ def test_sql_that_is_not_utf8(rpc):
 
 def test_deep_and_long_sql(rpc):
     """Nesting and length have bounds, and what is beyond them is said rather than overflowing a stack."""
-    for sql in ("SELECT " + "(" * 20_000 + "1" + ")" * 20_000, "SELECT " + "-" * 1 + "- 1" * 30_000, "SELECT " + "NOT " * 50_000 + "true", "SELECT 1" + " + 1" * 50_000):
+    for sql in (
+        "SELECT " + "(" * 20_000 + "1" + ")" * 20_000,
+        "SELECT " + "-" * 1 + "- 1" * 30_000,
+        "SELECT " + "NOT " * 50_000 + "true",
+        "SELECT 1" + " + 1" * 50_000,
+    ):
         code, text = rpc.refused("unary", "GetFlightInfo", descriptor(query(sql)))
         assert code in BIG, (code, text[:200])
         assert text
@@ -174,7 +191,7 @@ def test_sessions_that_break_off(own, expected):
     with own.flight() as client:
         served(client, expected)
         base = own.sockets()
-        for i in range(30):
+        for _ in range(30):
             with own.rpc() as rpc:
                 about = descriptor(json.dumps({"v": 1, "views": ["user_spend"]}).encode())
                 schema, keys = ipc(pa.Table.from_batches([world.key_batch("user_spend", many(100))]))
@@ -219,8 +236,14 @@ def test_random_bytes(own, expected):
         "DoGet": [field(1, view_ticket("user_spend", [("u1",)]).ticket)],
         "GetFlightInfo": [descriptor(query("SELECT 1"))],
         "DoAction": [field(1, "CreatePreparedStatement") + field(2, command("ActionCreatePreparedStatementRequest", field(1, "SELECT 1")))],
-        "DoExchange": [flight_data(*m, about=descriptor(b'{"v":1,"views":["user_spend"]}') if i == 0 else None) for i, m in enumerate(ipc(pa.table({"user_id": ["u1", None]})))],
-        "DoPut": [flight_data(*m, about=descriptor(b'{"v":1,"stream":"things","token":"never"}') if i == 0 else None) for i, m in enumerate(ipc(pa.table({"n": [1], "ts": [LATE]})))],
+        "DoExchange": [
+            flight_data(*m, about=descriptor(b'{"v":1,"views":["user_spend"]}') if i == 0 else None)
+            for i, m in enumerate(ipc(pa.table({"user_id": ["u1", None]})))
+        ],
+        "DoPut": [
+            flight_data(*m, about=descriptor(b'{"v":1,"stream":"things","token":"never"}') if i == 0 else None)
+            for i, m in enumerate(ipc(pa.table({"n": [1], "ts": [LATE]})))
+        ],
     }
     calls = {"DoGet": "stream", "GetFlightInfo": "unary", "DoAction": "stream", "DoExchange": "both", "DoPut": "both"}
 
@@ -241,7 +264,7 @@ def test_random_bytes(own, expected):
 
     outcomes, grown = {}, []
     with own.flight() as other, own.rpc() as rpc:
-        for round_ in range(2):
+        for _ in range(2):
             for _ in range(200):
                 for method, messages in good.items():
                     sent = [spoiled(m) if rng.random() < 0.7 else m for m in messages]
@@ -250,7 +273,12 @@ def test_random_bytes(own, expected):
                         outcome = "answered"
                     except grpc.RpcError as error:
                         outcome = error.code()
-                        assert outcome in (BAD, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL, *BIG), (method, sent, error.code(), error.details())
+                        assert outcome in (BAD, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL, *BIG), (
+                            method,
+                            sent,
+                            error.code(),
+                            error.details(),
+                        )
                         # INTERNAL is tonic's word for bytes that are no protobuf, and ours for a defect.
                         if outcome == grpc.StatusCode.INTERNAL:
                             assert "decode" in error.details() or "protobuf" in error.details().lower(), (method, sent, error.details())

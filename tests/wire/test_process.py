@@ -25,7 +25,10 @@ def refuses_to_start(tmp_path, *options, env=None):
     port = tmp_path / "port"
     done = subprocess.run(
         [BINARY, "--warehouse", str(tmp_path / "warehouse"), "serve", "--port-file", str(port), *map(str, options)],
-        capture_output=True, text=True, timeout=60, env={**ENVIRONMENT, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**ENVIRONMENT, **(env or {})},
     )
     assert not port.exists(), "it listened"
     return done.returncode, done.stderr
@@ -82,7 +85,9 @@ def test_half_a_protection_is_none(tmp_path, identity, given):
     assert SECRET not in text
 
 
-@pytest.mark.parametrize("name, content", [("tls-cert", "no certificate"), ("tls-key", "no key"), ("token-file", ""), ("token-file", "\n"), ("token-file", None)])
+@pytest.mark.parametrize(
+    "name, content", [("tls-cert", "no certificate"), ("tls-key", "no key"), ("token-file", ""), ("token-file", "\n"), ("token-file", None)]
+)
 def test_files_that_are_not_what_they_should_be(tmp_path, identity, name, content):
     files = {"tls-cert": identity["cert"], "tls-key": identity["key"], "token-file": identity["token"]}
     files[name] = tmp_path / "wrong"
@@ -116,7 +121,15 @@ def test_tls_and_token(guarded, identity, expected):
             lambda options: list(client.do_action(fl.Action("CreatePreparedStatement", b""), options)),
             lambda options: list(client.list_flights(options=options)),
         ]
-        for options in (None, bearer("Bearer wrong"), bearer("Bearer "), bearer(SECRET), bearer(f"Basic {SECRET}"), bearer(f"Bearer {SECRET}x"), bearer(f"Bearer {SECRET[:-1]}")):
+        for options in (
+            None,
+            bearer("Bearer wrong"),
+            bearer("Bearer "),
+            bearer(SECRET),
+            bearer(f"Basic {SECRET}"),
+            bearer(f"Bearer {SECRET}x"),
+            bearer(f"Bearer {SECRET[:-1]}"),
+        ):
             for call in calls:
                 with pytest.raises(fl.FlightUnauthenticatedError):
                     call(options)
@@ -224,7 +237,7 @@ def test_what_runs_is_finished(copy, tmp_path):
     with Server(warehouse, tmp_path) as started:
         client = started.flight()
         sql = "SELECT a.txn_id, b.txn_id AS other FROM transactions a, transactions b WHERE a.merchant_id = b.merchant_id AND a.status = 'declined'"
-        endpoint, = client.get_flight_info(fl.FlightDescriptor.for_command(query(sql + " ORDER BY 1, 2"))).endpoints
+        (endpoint,) = client.get_flight_info(fl.FlightDescriptor.for_command(query(sql + " ORDER BY 1, 2"))).endpoints
         reader = client.do_get(endpoint.ticket)
         rows = reader.read_chunk().data.num_rows
         started.process.send_signal(signal.SIGTERM)
@@ -269,8 +282,17 @@ def test_another_process_reads_and_is_told_who_writes(own):
     with own.flight() as client:
         assert put(client, events(["a"])) == (1, 1, 0, 0, 0, 0)
     done = subprocess.run(
-        [BINARY, "--warehouse", str(own.warehouse), "sql", "-c", "INSERT INTO transactions VALUES ('b', 'put', 'm1', 1.0, 'ok', TIMESTAMP '2024-05-03 02:00:00')"],
-        capture_output=True, text=True, env=ENVIRONMENT,
+        [
+            BINARY,
+            "--warehouse",
+            str(own.warehouse),
+            "sql",
+            "-c",
+            "INSERT INTO transactions VALUES ('b', 'put', 'm1', 1.0, 'ok', TIMESTAMP '2024-05-03 02:00:00')",
+        ],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
     )
     assert done.returncode == 4 and f"--connect {own.uri}" in done.stderr, (done.returncode, done.stderr)
     with own.flight() as client:
@@ -309,5 +331,11 @@ def test_sql_by_connection_with_tls_and_token(guarded, identity, tmp_path):
 def test_connection_to_nobody():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        done = subprocess.run([BINARY, "sql", "--connect", f"grpc://127.0.0.1:{unused.getsockname()[1]}", "-c", "SELECT 1"], capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
+        done = subprocess.run(
+            [BINARY, "sql", "--connect", f"grpc://127.0.0.1:{unused.getsockname()[1]}", "-c", "SELECT 1"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=ENVIRONMENT,
+        )
     assert done.returncode == 4 and done.stderr, (done.returncode, done.stderr)

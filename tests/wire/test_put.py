@@ -100,7 +100,9 @@ def test_a_token_is_one_commit(own):
     table = events([f"p{i}" for i in range(3000)])
     with own.rpc() as rpc, own.flight() as client:
         about = descriptor(json.dumps({"v": 1, "stream": "transactions", "token": "cut"}).encode())
-        messages = [flight_data(*m, about=about if i == 0 else None) for i, m in enumerate(ipc(pa.Table.from_batches(table.to_batches(max_chunksize=500))))]
+        messages = [
+            flight_data(*m, about=about if i == 0 else None) for i, m in enumerate(ipc(pa.Table.from_batches(table.to_batches(max_chunksize=500))))
+        ]
         cut = flight_data(b"\xff" * 16)
         code, text = rpc.refused("both", "DoPut", messages[:-2] + [cut])
         assert code == grpc.StatusCode.INVALID_ARGUMENT and text
@@ -137,15 +139,18 @@ def test_large(own, expected):
         assert found == [{"count_ever": n, "spend_ever": float(n * Fraction(0.1))}]
 
 
-@pytest.mark.parametrize("change", [
-    lambda t: t.cast(pa.schema([f.with_type(pa.large_string()) if pa.types.is_string(f.type) else f for f in t.schema])),
-    lambda t: t.cast(pa.schema([f.with_type(pa.string_view()) if pa.types.is_string(f.type) else f for f in t.schema])),
-    lambda t: t.set_column(5, "ts", t.column("ts").cast(pa.timestamp("ns", "UTC"))),
-    lambda t: t.set_column(5, "ts", t.column("ts").cast(pa.timestamp("us"))),
-    lambda t: t.set_column(4, "status", t.column("status").dictionary_encode()),
-    lambda t: t.select(t.schema.names[::-1]),
-    lambda t: t.drop_columns("status"),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.cast(pa.schema([f.with_type(pa.large_string()) if pa.types.is_string(f.type) else f for f in t.schema])),
+        lambda t: t.cast(pa.schema([f.with_type(pa.string_view()) if pa.types.is_string(f.type) else f for f in t.schema])),
+        lambda t: t.set_column(5, "ts", t.column("ts").cast(pa.timestamp("ns", "UTC"))),
+        lambda t: t.set_column(5, "ts", t.column("ts").cast(pa.timestamp("us"))),
+        lambda t: t.set_column(4, "status", t.column("status").dictionary_encode()),
+        lambda t: t.select(t.schema.names[::-1]),
+        lambda t: t.drop_columns("status"),
+    ],
+)
 def test_what_clients_make_of_the_types(own, change):
     with own.flight() as client:
         assert put(client, change(events(["a", "b"]))) == (2, 2, 0, 0, 0, 0)
@@ -160,7 +165,7 @@ def test_a_column_of_another_type_is_rejected_row_by_row(own):
         assert (read, accepted + rejected, duplicate, late, conflicts) == (2, 2, 0, 0, 0) and rejected >= 1
         kept = sql_table(client, 'SELECT * FROM "transactions$rejected"').to_pylist()
         assert len(kept) == rejected and all("amount" in str(r) for r in kept)
-        assert ids(client) == ["b"][: accepted]
+        assert ids(client) == ["b"][:accepted]
 
 
 # What is wrong is said, with the right code, and stores nothing.
@@ -168,20 +173,23 @@ def test_a_column_of_another_type_is_rejected_row_by_row(own):
 BAD, UNKNOWN = {grpc.StatusCode.INVALID_ARGUMENT}, {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT}
 
 
-@pytest.mark.parametrize("about, codes, parts", [
-    (descriptor(path=["transaction"]), UNKNOWN, ['"transaction"', '"transactions"']),
-    (descriptor(path=["user_spend"]), UNKNOWN, ["user_spend"]),
-    (descriptor(path=["transactions", "more"]), BAD, ["path"]),
-    (descriptor(path=[]), BAD, ["descriptor"]),
-    (descriptor(b'{"v":1,"stream":"transaction"}'), UNKNOWN, ['"transaction"', '"transactions"']),
-    (descriptor(b'{"v":1}'), BAD, ["stream"]),
-    (descriptor(b'{"v":2,"stream":"transactions"}'), BAD, ["version", "2"]),
-    (descriptor(b'{"v":1,"stream":"transactions","tokn":"x"}'), BAD, ["tokn"]),
-    (descriptor(b'{"v":1,"stream":"transactions","token":7}'), BAD, ["token"]),
-    (descriptor(b'{"v":1,"stream":"transactions","token":""}'), BAD, ["token"]),
-    (descriptor(b"transactions"), BAD, ["neither JSON nor"]),
-    (b"", BAD | {grpc.StatusCode.UNIMPLEMENTED}, ["put"]),
-])
+@pytest.mark.parametrize(
+    "about, codes, parts",
+    [
+        (descriptor(path=["transaction"]), UNKNOWN, ['"transaction"', '"transactions"']),
+        (descriptor(path=["user_spend"]), UNKNOWN, ["user_spend"]),
+        (descriptor(path=["transactions", "more"]), BAD, ["path"]),
+        (descriptor(path=[]), BAD, ["descriptor"]),
+        (descriptor(b'{"v":1,"stream":"transaction"}'), UNKNOWN, ['"transaction"', '"transactions"']),
+        (descriptor(b'{"v":1}'), BAD, ["stream"]),
+        (descriptor(b'{"v":2,"stream":"transactions"}'), BAD, ["version", "2"]),
+        (descriptor(b'{"v":1,"stream":"transactions","tokn":"x"}'), BAD, ["tokn"]),
+        (descriptor(b'{"v":1,"stream":"transactions","token":7}'), BAD, ["token"]),
+        (descriptor(b'{"v":1,"stream":"transactions","token":""}'), BAD, ["token"]),
+        (descriptor(b"transactions"), BAD, ["neither JSON nor"]),
+        (b"", BAD | {grpc.StatusCode.UNIMPLEMENTED}, ["put"]),
+    ],
+)
 def test_bad_descriptor(rpc, about, codes, parts):
     messages = ipc(events(["never"]))
     code, text = rpc.refused("both", "DoPut", [flight_data(*messages[0], about=about), flight_data(*messages[1])])
@@ -190,12 +198,15 @@ def test_bad_descriptor(rpc, about, codes, parts):
     assert not missing, f"{missing} not in: {text}"
 
 
-@pytest.mark.parametrize("table, parts", [
-    (events(["never"], user="schema").append_column("more", pa.array([1])), ['"more"']),
-    (events(["never"], user="schema").drop_columns("ts"), ["ts"]),
-    (events(["never"], user="schema").drop_columns("user_id"), ["user_id"]),
-    (events(["never"], user="schema").set_column(5, "ts", pa.array([12])), ["ts"]),
-])
+@pytest.mark.parametrize(
+    "table, parts",
+    [
+        (events(["never"], user="schema").append_column("more", pa.array([1])), ['"more"']),
+        (events(["never"], user="schema").drop_columns("ts"), ["ts"]),
+        (events(["never"], user="schema").drop_columns("user_id"), ["user_id"]),
+        (events(["never"], user="schema").set_column(5, "ts", pa.array([12])), ["ts"]),
+    ],
+)
 def test_bad_schema(rpc, flight, table, parts):
     messages = ipc(table)
     about = descriptor(b'{"v":1,"stream":"transactions"}')

@@ -39,11 +39,16 @@ def test_strict_differs(expected):
 
 
 def test_two_views(db, expected):
-    table = fetch(db, f"SELECT spend_1h, rate, user_id FROM user_spend, merchant_risk FOR ENTITY (user_id, merchant_id) IN (('u1', 'm1'), ('u2', 'm9')) AS OF {sql_time(MIDDLE)}")
+    table = fetch(
+        db,
+        "SELECT spend_1h, rate, user_id FROM user_spend, merchant_risk FOR ENTITY (user_id, merchant_id) "
+        f"IN (('u1', 'm1'), ('u2', 'm9')) AS OF {sql_time(MIDDLE)}",
+    )
     assert table.schema.names == ["spend_1h", "rate", "user_id"]
     keys = [("u1", "m1"), ("u2", "m9")]
     assert world.rows(table) == [
-        (*expected.row("user_spend", [u], MIDDLE, features=["spend_1h"]), *expected.row("merchant_risk", [m], MIDDLE, features=["rate"]), u) for u, m in keys
+        (*expected.row("user_spend", [u], MIDDLE, features=["spend_1h"]), *expected.row("merchant_risk", [m], MIDDLE, features=["rate"]), u)
+        for u, m in keys
     ]
 
 
@@ -95,7 +100,9 @@ def test_schema_before_rows(server, flight):
 def test_ddl_and_insert_through_execute(empty):
     with empty.adbc() as db, db.cursor() as cursor:
         cursor.execute("CREATE STREAM s (k VARCHAR, x DOUBLE, ts TIMESTAMP NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '1 second')")
-        cursor.execute("CREATE FEATURE VIEW v ENTITY (k) AS SELECT count(*) OVER w AS n, sum(x) OVER w AS total FROM s WINDOW w AS (RANGE UNBOUNDED PRECEDING)")
+        cursor.execute(
+            "CREATE FEATURE VIEW v ENTITY (k) AS SELECT count(*) OVER w AS n, sum(x) OVER w AS total FROM s WINDOW w AS (RANGE UNBOUNDED PRECEDING)"
+        )
         # A stream without a primary key keeps every copy, so a statement that ran twice would show.
         cursor.execute("INSERT INTO s VALUES ('a', 1.5, TIMESTAMP '2024-05-01 00:00:00')")
         assert fetch(db, "SELECT count(*) AS n FROM s").to_pydict() == {"n": [1]}
@@ -152,7 +159,8 @@ def test_batch_of_two_parameters(db, expected):
     for marks in ("?, ?", "$1, $2"):
         user, merchant = marks.split(", ")
         table = fetch(
-            db, f"SELECT * FROM user_at_merchant FOR ENTITY (user_id = {user}, merchant_id = {merchant}) AS OF {sql_time(MIDDLE)}",
+            db,
+            f"SELECT * FROM user_at_merchant FOR ENTITY (user_id = {user}, merchant_id = {merchant}) AS OF {sql_time(MIDDLE)}",
             world.key_batch("user_at_merchant", keys),
         )
         expected.check(table, "user_at_merchant", keys, MIDDLE)
@@ -168,7 +176,7 @@ def test_parameter_of_every_type(db, expected, key):
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
 def test_parameter_of_every_kind_of_string(db, expected, kind):
     keys = [("u1",), ("u2",), (None,)]
-    batch = pa.record_batch({"user_id": pa.array([k for k, in keys], pa.string()).cast(kind)})
+    batch = pa.record_batch({"user_id": pa.array([k for (k,) in keys], pa.string()).cast(kind)})
     expected.check(fetch(db, f"SELECT * FROM user_spend FOR ENTITY user_id = ? AS OF {sql_time(LATE)}", batch), "user_spend", keys, LATE)
 
 
@@ -247,7 +255,10 @@ def test_transactions_of_a_statement_are_refused(rpc):
 
 # Cancellation: the work stops, which the process' use of the processor shows.
 
-ENDLESS = "SELECT sum(a.amount * b.amount * c.amount) AS x FROM transactions a, transactions b, transactions c WHERE a.txn_id <> b.txn_id AND b.txn_id <> c.txn_id"
+ENDLESS = (
+    "SELECT sum(a.amount * b.amount * c.amount) AS x FROM transactions a, transactions b, transactions c "
+    "WHERE a.txn_id <> b.txn_id AND b.txn_id <> c.txn_id"
+)
 
 
 def test_cancel(own):
@@ -290,14 +301,23 @@ def test_dropped_client_stops_the_work(own):
 # Errors keep their text.
 
 
-@pytest.mark.parametrize("sql, parts", [
-    ("SELECT * FROM user_spen FOR ENTITY 'u1'", ['error[E0201]: unknown feature view "user_spen"', ":1:15", "^^^^^^^^^", 'The nearest known feature view is "user_spend".']),
-    ("SELECT\n  nosuch\nFROM user_spend FOR ENTITY 'u1'", ['error[E0201]: unknown feature "nosuch"', ":2:3", "^^^^^^"]),
-    ("SELECT * FROM user_spend", ["error[E0502]", "FOR ENTITY", "ASOF JOIN"]),
-    ("SELEC 1", ["error[E", ":1:1", "^^^^^"]),
-    ("CREATE FEATURE VIEW b ENTITY (user_id) AS SELECT sum(nothing) OVER (RANGE UNBOUNDED PRECEDING) AS x FROM transactions", ["error[E", '"nothing"', "^^^^^^^"]),
-    ("INSERT INTO transaction VALUES ('x')", ["error[E", '"transaction"', '"transactions"']),
-])
+@pytest.mark.parametrize(
+    "sql, parts",
+    [
+        (
+            "SELECT * FROM user_spen FOR ENTITY 'u1'",
+            ['error[E0201]: unknown feature view "user_spen"', ":1:15", "^^^^^^^^^", 'The nearest known feature view is "user_spend".'],
+        ),
+        ("SELECT\n  nosuch\nFROM user_spend FOR ENTITY 'u1'", ['error[E0201]: unknown feature "nosuch"', ":2:3", "^^^^^^"]),
+        ("SELECT * FROM user_spend", ["error[E0502]", "FOR ENTITY", "ASOF JOIN"]),
+        ("SELEC 1", ["error[E", ":1:1", "^^^^^"]),
+        (
+            "CREATE FEATURE VIEW b ENTITY (user_id) AS SELECT sum(nothing) OVER (RANGE UNBOUNDED PRECEDING) AS x FROM transactions",
+            ["error[E", '"nothing"', "^^^^^^^"],
+        ),
+        ("INSERT INTO transaction VALUES ('x')", ["error[E", '"transaction"', '"transactions"']),
+    ],
+)
 def test_error_text(server, db, flight, sql, parts):
     texts = {}
     with db.cursor() as cursor, pytest.raises(adbc_driver_manager.Error) as refused:
@@ -351,7 +371,10 @@ def test_pandas(db, expected):
     with db.cursor() as cursor:
         cursor.execute(sql)
         for frame in (cursor.fetch_df(), pd.read_sql(sql, db, dtype_backend="pyarrow")):
-            assert list(frame["user_id"]) == [u for u, in USERS]
-            found = [tuple(world.bits(None if pd.isna(v) else v) for v in row) for row in zip(frame["count_ever"].tolist(), frame["spend_1h"].tolist(), frame["ticket_24h"].tolist())]
+            assert list(frame["user_id"]) == [u for (u,) in USERS]
+            found = [
+                tuple(world.bits(None if pd.isna(v) else v) for v in row)
+                for row in zip(frame["count_ever"].tolist(), frame["spend_1h"].tolist(), frame["ticket_24h"].tolist(), strict=True)
+            ]
             # A frame says NULL and NaN alike, so the users' sums must have no NaN for this to see every bit.
             assert found == wanted

@@ -39,7 +39,7 @@ def test_no_keys(flight):
 
 def test_bigint_as_a_string(flight, expected):
     keys = [(2**53 + 1,), (2**63 - 1,), (-(2**63),)]
-    table = flight.do_get(json_ticket(views=["by_n"], keys={"n": [str(k) for k, in keys]}, as_of=as_of(LATE))).read_all()
+    table = flight.do_get(json_ticket(views=["by_n"], keys={"n": [str(k) for (k,) in keys]}, as_of=as_of(LATE))).read_all()
     expected.check(table, "by_n", keys, LATE)
 
 
@@ -47,18 +47,28 @@ def test_bigint_as_a_string(flight, expected):
 def test_all_features_of_two_views(flight, expected, features):
     keys = [("u1", "m1"), ("u2", None), ("u1", "m1")]
     more = {} if features is None else {"features": features}
-    table = flight.do_get(json_ticket(
-        views=["user_spend", "merchant_risk"], keys={"merchant_id": [m for _, m in keys], "user_id": [u for u, _ in keys]}, as_of=as_of(MIDDLE), **more
-    )).read_all()
+    table = flight.do_get(
+        json_ticket(
+            views=["user_spend", "merchant_risk"],
+            keys={"merchant_id": [m for _, m in keys], "user_id": [u for u, _ in keys]},
+            as_of=as_of(MIDDLE),
+            **more,
+        )
+    ).read_all()
     assert table.schema.names == ["user_id", "merchant_id", *world.SPEND, "sales", "declined", "rate"]
     assert world.rows(table) == [(u, m, *expected.row("user_spend", [u], MIDDLE), *expected.row("merchant_risk", [m], MIDDLE)) for u, m in keys]
 
 
 def test_features_in_the_order_asked(flight, expected):
-    table = flight.do_get(json_ticket(
-        views=["user_spend", "merchant_risk"], features=["merchant_risk.rate", "spend_1h", "txn_count_1h"], keys={"user_id": ["u1", "u7"], "merchant_id": ["m1", "m2"]},
-        as_of=as_of(EXACT), strict=True,
-    )).read_all()
+    table = flight.do_get(
+        json_ticket(
+            views=["user_spend", "merchant_risk"],
+            features=["merchant_risk.rate", "spend_1h", "txn_count_1h"],
+            keys={"user_id": ["u1", "u7"], "merchant_id": ["m1", "m2"]},
+            as_of=as_of(EXACT),
+            strict=True,
+        )
+    ).read_all()
     assert [n.rsplit(".", 1)[-1] for n in table.schema.names] == ["user_id", "merchant_id", "rate", "spend_1h", "txn_count_1h"]
     assert [r[2:] for r in world.rows(table)] == [
         (*expected.row("merchant_risk", [m], EXACT, True, ["rate"]), *expected.row("user_spend", [u], EXACT, True, ["spend_1h", "txn_count_1h"]))
@@ -85,24 +95,32 @@ def test_sql_parameters_of_every_type(flight, expected):
         for key in world.KEYS[name]:
             # In SQL a string is no number, so a decimal is a JSON number here.
             value = float(key) if isinstance(key, decimal.Decimal) else literal(key)
-            table = flight.do_get(json_ticket(sql=f"SELECT * FROM by_{name} FOR ENTITY {name} = $1 AS OF {sql_time(LATE)}", params=[value])).read_all()
+            table = flight.do_get(
+                json_ticket(sql=f"SELECT * FROM by_{name} FOR ENTITY {name} = $1 AS OF {sql_time(LATE)}", params=[value])
+            ).read_all()
             expected.check(table, f"by_{name}", [(key,)], LATE)
 
 
 def test_training_by_ticket(flight, expected):
     sql = (
-        f"WITH l (id, user_id, ts) AS (VALUES (1, 'u1', {sql_time(MIDDLE)}), (2, 'u2', {sql_time(EXACT)})) SELECT l.id, v.spend_ever, v.txn_count_1h FROM l "
+        f"WITH l (id, user_id, ts) AS (VALUES (1, 'u1', {sql_time(MIDDLE)}), (2, 'u2', {sql_time(EXACT)})) "
+        "SELECT l.id, v.spend_ever, v.txn_count_1h FROM l "
         "ASOF JOIN user_spend v MATCH_CONDITION (l.ts >= v.ts) ON l.user_id = v.user_id ORDER BY l.id"
     )
     features = ["spend_ever", "txn_count_1h"]
     assert world.rows(flight.do_get(json_ticket(sql=sql)).read_all()) == [
-        (1, *expected.row("user_spend", ["u1"], MIDDLE, features=features)), (2, *expected.row("user_spend", ["u2"], EXACT, features=features)),
+        (1, *expected.row("user_spend", ["u1"], MIDDLE, features=features)),
+        (2, *expected.row("user_spend", ["u2"], EXACT, features=features)),
     ]
 
 
 # What is wrong is said, with the right code.
 
-BAD, UNKNOWN, BIG = {grpc.StatusCode.INVALID_ARGUMENT}, {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT}, {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE}
+BAD, UNKNOWN, BIG = (
+    {grpc.StatusCode.INVALID_ARGUMENT},
+    {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT},
+    {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE},
+)
 GOOD = {"v": 1, "views": ["user_spend"], "keys": {"user_id": ["u1"]}}
 
 
@@ -111,61 +129,72 @@ def changed(**parts):
     return json.dumps({k: v for k, v in made.items() if v is not ...}).encode()
 
 
-@pytest.mark.parametrize("ticket, codes, parts", [
-    (b"", BAD, ["request"]),
-    (b"{", BAD, ["ticket"]),
-    (b"no ticket at all", BAD, ["neither JSON nor"]),
-    (b"\xff\xfe\x00", BAD, ["neither JSON nor"]),
-    (b"{\"v\":1,\"sql\":\"SELECT '\xff'\"}", BAD, ["UTF-8"]),
-    (changed()[:-9], BAD, ["ticket"]),
-    (changed() + b"}", BAD, ["ticket"]),
-    (b"{}", BAD, ["v"]),
-    (changed(v=2), BAD, ["version", "2"]),
-    (changed(v="1"), BAD, ["v"]),
-    (changed(v=...), BAD, ["v"]),
-    (changed(extra=1), BAD, ["extra"]),
-    (changed(sql="SELECT 1"), BAD, ["sql"]),
-    (changed(views=...), BAD, ["views"]),
-    (changed(views=[]), BAD, ["view"]),
-    (changed(views="user_spend"), BAD, ["views"]),
-    (changed(views=["user_spen"]), UNKNOWN, ['error[E0201]: unknown feature view "user_spen"', 'The nearest known feature view is "user_spend".', "^"]),
-    (changed(views=["transactions"]), UNKNOWN, ["transactions"]),
-    (changed(features=["spend_2h"]), UNKNOWN, ['"spend_2h"', "spend_1h"]),
-    (changed(features=["merchant_risk.rate"]), UNKNOWN, ["merchant_risk"]),
-    (changed(features="spend_1h"), BAD, ["features"]),
-    (changed(keys=...), BAD, ["keys"]),
-    (changed(keys={}), BAD, ["user_id"]),
-    (changed(keys={"user": ["u1"]}), BAD, ['"user"', "user_id"]),
-    (changed(keys={"user_id": ["u1"], "merchant_id": ["m1"]}), BAD, ["merchant_id"]),
-    (changed(keys={"user_id": "u1"}), BAD, ["user_id"]),
-    (changed(keys={"user_id": [42]}), BAD, ["user_id", "string", "number"]),
-    (changed(keys={"user_id": [True]}), BAD, ["user_id", "string"]),
-    (changed(keys={"user_id": [["u1"]]}), BAD, ["user_id"]),
-    (changed(keys={"user_id": [{}]}), BAD, ["user_id"]),
-    (changed(views=["by_n"], keys={"n": ["seven"]}), BAD, ["n", "seven"]),
-    (changed(views=["by_n"], keys={"n": [True]}), BAD, ["n", "number"]),
-    (changed(views=["by_day"], keys={"day": ["2024-02-30"]}), BAD, ["day", "2024-02-30"]),
-    (changed(views=["by_day"], keys={"day": [7]}), BAD, ["day"]),
-    (changed(views=["by_at"], keys={"at": ["noon"]}), BAD, ["at", "noon"]),
-    (changed(views=["by_flag"], keys={"flag": ["yes"]}), BAD, ["flag", "yes"]),
-    (changed(views=["user_spend", "merchant_risk"], keys={"user_id": ["u1", "u2"], "merchant_id": ["m1"]}), BAD, ["merchant_id", "another has 2"]),
-    (changed(views=["user_spend", "user_spend"]), BAD, ["user_spend"]),
-    (changed(as_of="yesterday"), BAD, ["as_of", "yesterday"]),
-    (changed(as_of=12), BAD, ["as_of"]),
-    (changed(as_of="2024-05-01T00:00:00Z", strict="yes"), BAD, ["strict"]),
-    (changed(params=["x"]), BAD, ["params"]),
-    (b'{"v":1,"sql":7}', BAD, ["sql"]),
-    (b'{"v":1,"sql":"SELECT * FROM user_spend FOR ENTITY $1"}', BAD, ["parameter"]),
-    (b'{"v":1,"sql":"SELECT * FROM user_spend FOR ENTITY $1","params":["a","b"]}', BAD, ["parameter"]),
-    (b'{"v":1,"sql":"SELECT * FROM user_spend FOR ENTITY $1","params":[{}]}', BAD, ["param"]),
-    (b'{"v":1,"sql":"SELECT * FROM user_spend FOR ENTITY $1","params":"u1"}', BAD, ["params"]),
-    (b'{"v":1,"sql":"SELECT * FROM user_spend FOR ENTITY $1","params":[7]}', BAD, ["user_id", "string", "^"]),
-    (b'{"v":1,"sql":"SELECT *\\nFROM user_spen FOR ENTITY 1"}', UNKNOWN, ["error[E0201]", ":2:6", "^^^^^^^^^", '"user_spend"']),
-    (b"[" * 60_000, BAD, ["neither JSON nor"]),
-    (b'{"v":1,"views":' + b"[" * 60_000, BAD, ["ticket"]),
-    (changed(keys={"user_id": ["u" * 70_000]}), BIG, ["65536"]),
-    (b"{" + b" " * 70_000 + b"}", BIG, ["65536"]),
-])
+@pytest.mark.parametrize(
+    "ticket, codes, parts",
+    [
+        (b"", BAD, ["request"]),
+        (b"{", BAD, ["ticket"]),
+        (b"no ticket at all", BAD, ["neither JSON nor"]),
+        (b"\xff\xfe\x00", BAD, ["neither JSON nor"]),
+        (b'{"v":1,"sql":"SELECT \'\xff\'"}', BAD, ["UTF-8"]),
+        (changed()[:-9], BAD, ["ticket"]),
+        (changed() + b"}", BAD, ["ticket"]),
+        (b"{}", BAD, ["v"]),
+        (changed(v=2), BAD, ["version", "2"]),
+        (changed(v="1"), BAD, ["v"]),
+        (changed(v=...), BAD, ["v"]),
+        (changed(extra=1), BAD, ["extra"]),
+        (changed(sql="SELECT 1"), BAD, ["sql"]),
+        (changed(views=...), BAD, ["views"]),
+        (changed(views=[]), BAD, ["view"]),
+        (changed(views="user_spend"), BAD, ["views"]),
+        (
+            changed(views=["user_spen"]),
+            UNKNOWN,
+            ['error[E0201]: unknown feature view "user_spen"', 'The nearest known feature view is "user_spend".', "^"],
+        ),
+        (changed(views=["transactions"]), UNKNOWN, ["transactions"]),
+        (changed(features=["spend_2h"]), UNKNOWN, ['"spend_2h"', "spend_1h"]),
+        (changed(features=["merchant_risk.rate"]), UNKNOWN, ["merchant_risk"]),
+        (changed(features="spend_1h"), BAD, ["features"]),
+        (changed(keys=...), BAD, ["keys"]),
+        (changed(keys={}), BAD, ["user_id"]),
+        (changed(keys={"user": ["u1"]}), BAD, ['"user"', "user_id"]),
+        (changed(keys={"user_id": ["u1"], "merchant_id": ["m1"]}), BAD, ["merchant_id"]),
+        (changed(keys={"user_id": "u1"}), BAD, ["user_id"]),
+        (changed(keys={"user_id": [42]}), BAD, ["user_id", "string", "number"]),
+        (changed(keys={"user_id": [True]}), BAD, ["user_id", "string"]),
+        (changed(keys={"user_id": [["u1"]]}), BAD, ["user_id"]),
+        (changed(keys={"user_id": [{}]}), BAD, ["user_id"]),
+        (changed(views=["by_n"], keys={"n": ["seven"]}), BAD, ["n", "seven"]),
+        (changed(views=["by_n"], keys={"n": [True]}), BAD, ["n", "number"]),
+        (changed(views=["by_day"], keys={"day": ["2024-02-30"]}), BAD, ["day", "2024-02-30"]),
+        (changed(views=["by_day"], keys={"day": [7]}), BAD, ["day"]),
+        (changed(views=["by_at"], keys={"at": ["noon"]}), BAD, ["at", "noon"]),
+        (changed(views=["by_flag"], keys={"flag": ["yes"]}), BAD, ["flag", "yes"]),
+        (
+            changed(views=["user_spend", "merchant_risk"], keys={"user_id": ["u1", "u2"], "merchant_id": ["m1"]}),
+            BAD,
+            ["merchant_id", "another has 2"],
+        ),
+        (changed(views=["user_spend", "user_spend"]), BAD, ["user_spend"]),
+        (changed(as_of="yesterday"), BAD, ["as_of", "yesterday"]),
+        (changed(as_of=12), BAD, ["as_of"]),
+        (changed(as_of="2024-05-01T00:00:00Z", strict="yes"), BAD, ["strict"]),
+        (changed(params=["x"]), BAD, ["params"]),
+        (b'{"v":1,"sql":7}', BAD, ["sql"]),
+        (b'{"v":1,"sql":"SELECT * FROM user_spend FOR ENTITY $1"}', BAD, ["parameter"]),
+        (b'{"v":1,"sql":"SELECT * FROM user_spend FOR ENTITY $1","params":["a","b"]}', BAD, ["parameter"]),
+        (b'{"v":1,"sql":"SELECT * FROM user_spend FOR ENTITY $1","params":[{}]}', BAD, ["param"]),
+        (b'{"v":1,"sql":"SELECT * FROM user_spend FOR ENTITY $1","params":"u1"}', BAD, ["params"]),
+        (b'{"v":1,"sql":"SELECT * FROM user_spend FOR ENTITY $1","params":[7]}', BAD, ["user_id", "string", "^"]),
+        (b'{"v":1,"sql":"SELECT *\\nFROM user_spen FOR ENTITY 1"}', UNKNOWN, ["error[E0201]", ":2:6", "^^^^^^^^^", '"user_spend"']),
+        (b"[" * 60_000, BAD, ["neither JSON nor"]),
+        (b'{"v":1,"views":' + b"[" * 60_000, BAD, ["ticket"]),
+        (changed(keys={"user_id": ["u" * 70_000]}), BIG, ["65536"]),
+        (b"{" + b" " * 70_000 + b"}", BIG, ["65536"]),
+    ],
+)
 def test_bad_ticket(rpc, ticket, codes, parts):
     code, text = rpc.refused("stream", "DoGet", field(1, ticket))
     assert code in codes, f"{code}: {text}"
@@ -197,7 +226,10 @@ def test_forged_flight_sql_tickets(server, flight, rpc):
                 rpc.stream("DoGet", field(1, forged))
             except grpc.RpcError as error:
                 refused += 1
-                assert error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED), (error.code(), error.details())
+                assert error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED), (
+                    error.code(),
+                    error.details(),
+                )
                 assert error.details()
     assert refused > len(ticket)
 

@@ -47,7 +47,7 @@ def check(table, labels, expected):
     assert table.schema.names == ["id", "user_id", "ts", *FEATURES]
     assert table.column("id").to_pylist() == list(range(len(labels)))
     wanted = {(u, at): expected.row("user_spend", [u], at, True, FEATURES) for u in world.KEYS["user_id"] for at in INSTANTS}
-    for (i, user, at), row in zip(labels, world.rows(table)):
+    for (i, user, at), row in zip(labels, world.rows(table), strict=True):
         assert row == (i, user, world.bits(at), *wanted[user, at])
 
 

@@ -37,7 +37,18 @@ CREATE STREAM things (
 );
 """
 
-SPEND = ["txn_count_1h", "spend_1h", "ticket_24h", "ticket_stddev_24h", "largest_24h", "merchants_24h", "last_merchant", "last_three", "spend_ever", "count_ever"]
+SPEND = [
+    "txn_count_1h",
+    "spend_1h",
+    "ticket_24h",
+    "ticket_stddev_24h",
+    "largest_24h",
+    "merchants_24h",
+    "last_merchant",
+    "last_three",
+    "spend_ever",
+    "count_ever",
+]
 VIEWS = """
 CREATE FEATURE VIEW user_spend ENTITY (user_id) WITH (look_back = '1 day') AS
 SELECT count(*) OVER hour AS txn_count_1h, sum(amount) OVER hour AS spend_1h, avg(amount) OVER day AS ticket_24h,
@@ -57,10 +68,19 @@ SELECT count(*) OVER ever AS visits, sum(amount) OVER ever AS spent, max(ts) OVE
 FROM transactions WINDOW ever AS (RANGE UNBOUNDED PRECEDING);
 """
 # One view for each type that an entity may have.
-TYPED = {"n": pa.int64(), "small": pa.int16(), "day": pa.date32(), "at": pa.timestamp("us", "UTC"), "price": pa.decimal128(10, 2), "flag": pa.bool_(), "word": pa.string()}
+TYPED = {
+    "n": pa.int64(),
+    "small": pa.int16(),
+    "day": pa.date32(),
+    "at": pa.timestamp("us", "UTC"),
+    "price": pa.decimal128(10, 2),
+    "flag": pa.bool_(),
+    "word": pa.string(),
+}
 VIEWS += "".join(
-    f"CREATE FEATURE VIEW by_{key} ENTITY ({key}) WITH (look_back = '1 day') AS SELECT count(*) OVER w AS seen, sum(x) OVER w AS x_sum, min(r) OVER w AS r_least, "
-    f"max(price) OVER w AS price_most, last_value(word) OVER w AS word_last, max(day) OVER w AS day_last FROM things WINDOW w AS (RANGE UNBOUNDED PRECEDING);\n"
+    f"CREATE FEATURE VIEW by_{key} ENTITY ({key}) WITH (look_back = '1 day') AS "
+    "SELECT count(*) OVER w AS seen, sum(x) OVER w AS x_sum, min(r) OVER w AS r_least, max(price) OVER w AS price_most, "
+    "last_value(word) OVER w AS word_last, max(day) OVER w AS day_last FROM things WINDOW w AS (RANGE UNBOUNDED PRECEDING);\n"
     for key in TYPED
 )
 TYPED_FEATURES = ["seen", "x_sum", "r_least", "price_most", "word_last", "day_last"]
@@ -84,16 +104,30 @@ def transactions():
     for i in range(EVENTS):
         # The first user is the hottest; the last never comes.
         user = min(int(rng.expovariate(0.12)), USERS - 2)
-        values = (f"t{i}", f"u{user}", f"m{rng.randrange(MERCHANTS - 1)}", None if rng.random() < 0.02 else awkward(rng), rng.choice(["ok", "ok", "declined"]), START + i * STEP)
-        for name, value in zip(rows, values):
+        values = (
+            f"t{i}",
+            f"u{user}",
+            f"m{rng.randrange(MERCHANTS - 1)}",
+            None if rng.random() < 0.02 else awkward(rng),
+            rng.choice(["ok", "ok", "declined"]),
+            START + i * STEP,
+        )
+        for name, value in zip(rows, values, strict=True):
             rows[name].append(value)
     rows["amount"][100], rows["amount"][200] = math.nan, math.inf
     return pa.table(rows, schema=TRANSACTIONS)
 
 
-TRANSACTIONS = pa.schema([
-    ("txn_id", pa.string()), ("user_id", pa.string()), ("merchant_id", pa.string()), ("amount", pa.float64()), ("status", pa.string()), ("ts", pa.timestamp("us", "UTC")),
-])
+TRANSACTIONS = pa.schema(
+    [
+        ("txn_id", pa.string()),
+        ("user_id", pa.string()),
+        ("merchant_id", pa.string()),
+        ("amount", pa.float64()),
+        ("status", pa.string()),
+        ("ts", pa.timestamp("us", "UTC")),
+    ]
+)
 
 KEYS = {
     "user_id": [f"u{i}" for i in range(USERS)] + ["nobody", "", "ü\u0000'", None],
@@ -101,7 +135,12 @@ KEYS = {
     "n": [0, 1, -1, 2**63 - 1, -(2**63), 2**53 + 1, 77, None],
     "small": [0, 1, -32768, 32767, 9, None],
     "day": [datetime.date(1970, 1, 1), datetime.date(1969, 12, 31), datetime.date(2024, 2, 29), datetime.date(2030, 1, 1), None],
-    "at": [datetime.datetime(1970, 1, 1, tzinfo=UTC), datetime.datetime(2024, 2, 29, 23, 59, 59, 999999, tzinfo=UTC), datetime.datetime(1960, 1, 1, microsecond=1, tzinfo=UTC), None],
+    "at": [
+        datetime.datetime(1970, 1, 1, tzinfo=UTC),
+        datetime.datetime(2024, 2, 29, 23, 59, 59, 999999, tzinfo=UTC),
+        datetime.datetime(1960, 1, 1, microsecond=1, tzinfo=UTC),
+        None,
+    ],
     "price": [decimal.Decimal("0.00"), decimal.Decimal("-12.34"), decimal.Decimal("99999999.99"), decimal.Decimal("5.00"), None],
     "flag": [True, False, None],
     "word": ["", "a", "ü", "line\nbreak", "quote'\"", "absent", None],
@@ -157,7 +196,7 @@ def plain(kind):
 def rows(table):
     """A table's rows as tuples of bits."""
     columns = [[bits(v) for v in column.to_pylist()] for column in table.columns]
-    return list(zip(*columns)) if columns else [()] * table.num_rows
+    return list(zip(*columns, strict=True)) if columns else [()] * table.num_rows
 
 
 def types(table):
@@ -169,7 +208,7 @@ def same(found, expected):
     assert found.schema.names == expected.schema.names
     assert types(found) == types(expected)
     assert found.num_rows == expected.num_rows
-    for at, (a, b) in enumerate(zip(rows(found), rows(expected))):
+    for at, (a, b) in enumerate(zip(rows(found), rows(expected), strict=True)):
         assert a == b, f"row {at}: {a} is not {b}"
 
 
@@ -188,14 +227,17 @@ class Expected:
             for strict in (False, True):
                 # NULL = NULL holds nowhere in SQL, so a NULL key's row joins nothing and has the value of the empty set.
                 on = " AND ".join(f"l.{name} = v.{name}" for name in entity)
-                table = server.cli_table(warehouse, (
-                    f"CREATE EXTERNAL TABLE IF NOT EXISTS spine_{view} STORED AS PARQUET LOCATION '{path}';"
-                    f"SELECT l.id, {', '.join('v.' + f for f in features)} FROM spine_{view} l "
-                    f"ASOF JOIN {view} v MATCH_CONDITION (l.ts {'>' if strict else '>='} v.ts) ON {on} ORDER BY l.id"
-                ))
+                table = server.cli_table(
+                    warehouse,
+                    (
+                        f"CREATE EXTERNAL TABLE IF NOT EXISTS spine_{view} STORED AS PARQUET LOCATION '{path}';"
+                        f"SELECT l.id, {', '.join('v.' + f for f in features)} FROM spine_{view} l "
+                        f"ASOF JOIN {view} v MATCH_CONDITION (l.ts {'>' if strict else '>='} v.ts) ON {on} ORDER BY l.id"
+                    ),
+                )
                 assert table.num_rows == len(spine)
                 self.types[view] = types(table.drop_columns("id"))
-                for row, (key, at) in zip(rows(table), spine):
+                for row, (key, at) in zip(rows(table), spine, strict=True):
                     self.values[view, key, at, strict] = row[1:]
 
     @staticmethod
@@ -220,7 +262,7 @@ class Expected:
         kinds = {**{name: TYPED.get(name, pa.string()) for name in entity if with_keys}, **self.types[view]}
         assert types(table) == kinds
         assert table.num_rows == len(keys)
-        for key, row in zip(keys, rows(table)):
+        for key, row in zip(keys, rows(table), strict=True):
             expected = (tuple(bits(k) for k in key) if with_keys else ()) + self.row(view, key, at, strict)
             assert row == expected, f"{view} of {key} at {at}{' (strict)' if strict else ''}: {row} is not {expected}"
 

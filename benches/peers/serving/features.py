@@ -7,6 +7,10 @@ from feast.types import Float64
 
 user = Entity(name="user", join_keys=["user_id"])
 user_stats = FeatureView(
-    name="user_stats", entities=[user], ttl=timedelta(days=36500), online=True, source=FileSource(path="users.parquet", timestamp_field="event_timestamp"),
+    name="user_stats",
+    entities=[user],
+    ttl=timedelta(days=36500),
+    online=True,
+    source=FileSource(path="users.parquet", timestamp_field="event_timestamp"),
     schema=[Field(name=f"f{i}", dtype=Float64) for i in range(1, 51)],
 )

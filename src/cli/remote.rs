@@ -26,7 +26,7 @@ pub(super) enum Target {
     /// An engine in this process.
     Local(Engine),
     /// A server.
-    Remote(Client),
+    Remote(Box<Client>),
 }
 
 impl Target {
@@ -39,7 +39,7 @@ impl Target {
         progress.begin("connecting");
         let client = or_interrupt(Client::connect(uri, ClientOptions { token, certificate, server_name: None })).await;
         progress.end();
-        Ok(Target::Remote(client?.map_err(Error::from)?))
+        Ok(Target::Remote(Box::new(client?.map_err(Error::from)?)))
     }
 
     /// Runs a script and hands each statement's output on as it is there.

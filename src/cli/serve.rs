@@ -10,21 +10,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use asof_flight::{Limits, ServerOptions};
+use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::{STACK_BYTES, open};
 use super::args;
 use super::exit::{Code, Failure};
 use super::sql::close;
-use super::{STACK_BYTES, open};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::wire::Served;
 
 /// How often leases are renewed, and views built that have no state.
 const KEEP_EVERY: Duration = Duration::from_secs(3);
+
+/// Of 100; half is the usual priority, and this is nice 9 where there is nice.
+const WORK_PRIORITY: u8 = 25;
 
 /// Runs `asof serve`.
 pub(super) fn run(warehouse: &str, options: &args::ServeOptions) -> Result<Code, Failure> {
@@ -37,8 +41,8 @@ pub(super) fn run(warehouse: &str, options: &args::ServeOptions) -> Result<Code,
     }
     check_reach(&options.listen, options.insecure || (tls.is_some() && token.is_some()))?;
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let work = runtime("work", cores)?;
-    let serving = runtime("serve", options.serving_threads.map_or(cores, |n| n as usize))?;
+    let work = runtime(Builder::new_multi_thread().on_thread_start(stand_back), "work", cores)?;
+    let serving = runtime(&mut Builder::new_multi_thread(), "serve", options.serving_threads.map_or(cores, |n| n as usize))?;
     let engine = work.block_on(open(warehouse, &super::Progress::new()))?;
     let served = serving.block_on(serve(&engine, &work, options, tls, token));
     // What the server took on is finished and flushed before the leases go back.
@@ -50,8 +54,16 @@ pub(super) fn run(warehouse: &str, options: &args::ServeOptions) -> Result<Code,
     Ok(Code::Done)
 }
 
-fn runtime(name: &str, threads: usize) -> Result<Runtime, Failure> {
-    let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name(name).thread_stack_size(STACK_BYTES).enable_all().build();
+/// Lets the threads that answer requests go first, where both want the same core.
+fn stand_back() {
+    let changed = ThreadPriorityValue::try_from(WORK_PRIORITY).map(|p| set_current_thread_priority(ThreadPriority::Crossplatform(p)));
+    if !matches!(changed, Ok(Ok(()))) {
+        tracing::debug!("the priority of a thread stays as it is");
+    }
+}
+
+fn runtime(builder: &mut Builder, name: &str, threads: usize) -> Result<Runtime, Failure> {
+    let runtime = builder.worker_threads(threads).thread_name(name).thread_stack_size(STACK_BYTES).enable_all().build();
     Ok(runtime.map_err(Error::from)?)
 }
 

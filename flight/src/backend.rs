@@ -63,10 +63,19 @@ pub trait FeatureReader: Send + Sync + 'static {
     fn layout(&self, with_keys: bool) -> &Layout;
 
     /// The features of entities: one column an entity column in, one column a feature out, rows in the order given.
-    async fn read(&self, keys: Vec<ArrayRef>, at: At) -> Outcome<Vec<ArrayRef>>;
+    async fn read(&self, keys: Vec<ArrayRef>, at: At) -> Outcome<Features>;
 
     /// Whether definitions have changed since this reader was made.
     fn is_outdated(&self) -> bool;
+}
+
+/// The features of entities.
+#[derive(Debug, Clone)]
+pub struct Features {
+    /// A column a feature, a row an entity.
+    pub columns: Vec<ArrayRef>,
+    /// What else is to be said, as that they were computed from history.
+    pub note: Option<String>,
 }
 
 /// What a statement gives and takes.

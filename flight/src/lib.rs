@@ -13,7 +13,7 @@ pub mod request;
 pub mod server;
 pub mod status;
 
-pub use backend::{Answer, Backend, FeatureReader, Prepared, PutCounts, Rows, Session, TableInfo};
+pub use backend::{Answer, Backend, FeatureReader, Features, Prepared, PutCounts, Rows, Session, TableInfo};
 pub use client::{Client, ClientOptions, Response};
 
 pub use request::{ExchangeRequest, FeatureRequest, PutRequest, SqlRequest, TicketRequest};

@@ -105,6 +105,9 @@ pub(super) struct ServeOptions {
     /// Listen outside of loopback even without TLS and a token.
     #[arg(long)]
     pub(super) insecure: bool,
+    /// Refuse an instant that the online state does not answer, instead of computing it from history.
+    #[arg(long)]
+    pub(super) online_only: bool,
     /// The threads that answer requests; queries and writes have their own.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) serving_threads: Option<u32>,

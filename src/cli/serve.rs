@@ -16,12 +16,13 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{STACK_BYTES, open};
+use super::STACK_BYTES;
 use super::args;
 use super::exit::{Code, Failure};
 use super::sql::close;
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::settings::{ReadPath, Settings};
 use crate::wire::Served;
 
 /// How often leases are renewed, and views built that have no state.
@@ -43,7 +44,9 @@ pub(super) fn run(warehouse: &str, options: &args::ServeOptions) -> Result<Code,
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let work = runtime(Builder::new_multi_thread().on_thread_start(stand_back), "work", cores)?;
     let serving = runtime(&mut Builder::new_multi_thread(), "serve", options.serving_threads.map_or(cores, |n| n as usize))?;
-    let engine = work.block_on(open(warehouse, &super::Progress::new()))?;
+    let read_path = if options.online_only { ReadPath::Online } else { ReadPath::Auto };
+    let settings = Settings { read_path, ..Settings::default() };
+    let engine = work.block_on(Engine::builder().warehouse(warehouse).settings(settings).build())?;
     let served = serving.block_on(serve(&engine, &work, options, tls, token));
     // What the server took on is finished and flushed before the leases go back.
     let closed = work.block_on(close(engine));

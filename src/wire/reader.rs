@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use asof_flight::ipc::Layout;
 use asof_flight::request::{At, place_of, pointed};
-use asof_flight::{Failure, FeatureReader, FeatureRequest, Outcome};
+use asof_flight::{Failure, FeatureReader, FeatureRequest, Features, Outcome};
 use asof_sql::diagnostic::nearest;
 use asof_udfs::Instant;
 use async_trait::async_trait;
@@ -174,7 +174,7 @@ impl FeatureReader for Reader {
         self.outdated.load(Ordering::Relaxed)
     }
 
-    async fn read(&self, keys: Vec<ArrayRef>, at: At) -> Outcome<Vec<ArrayRef>> {
+    async fn read(&self, keys: Vec<ArrayRef>, at: At) -> Outcome<Features> {
         let engine = &self.shared.engine;
         let at = match at {
             At::Now => Instant { at: engine.inner.now(), strict: false },
@@ -182,6 +182,7 @@ impl FeatureReader for Reader {
             At::Before(at) => Instant { at, strict: true },
         };
         let mut out: Vec<Option<ArrayRef>> = vec![None; self.width];
+        let mut notes = Vec::new();
         for asked in &self.views {
             let given: Vec<ArrayRef> = asked.entity.iter().filter_map(|i| keys.get(*i).cloned()).collect();
             let (given, unknown) = entity_columns(&asked.view.plan, &given)?;
@@ -190,8 +191,10 @@ impl FeatureReader for Reader {
                 // From history, or from a state that is built first: not on this runtime.
                 None => {
                     let (engine, name, view) = (engine.clone(), asked.name.clone(), asked.view.clone());
-                    let work = async move { Ok(features(&engine.inner, &name, &view, &given, &unknown, at).await?.0) };
-                    self.shared.work.read(work).await?
+                    let work = async move { Ok(features(&engine.inner, &name, &view, &given, &unknown, at).await?) };
+                    let (values, note) = self.shared.work.read(work).await?;
+                    notes.extend(note);
+                    values
                 }
             };
             for (feature, place) in &asked.takes {
@@ -203,6 +206,6 @@ impl FeatureReader for Reader {
         let out: Option<Vec<ArrayRef>> = out.into_iter().collect();
         let out = out.ok_or_else(|| Failure::internal("a feature was not computed"))?;
         debug_assert!(out.iter().all(|c| keys.first().is_none_or(|k| k.len() == c.len())), "invariant: a row a key");
-        Ok(out)
+        Ok(Features { columns: out, note: (!notes.is_empty()).then(|| notes.join("; ")) })
     }
 }

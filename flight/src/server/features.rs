@@ -17,24 +17,26 @@ use super::connection::Connection;
 use super::service::Answers;
 use crate::backend::{FeatureReader, Session};
 use crate::ipc::{Decoder, Received, batch_message, plain_batch};
-use crate::request::{ExchangeRequest, FeatureRequest, KeyLists, is_ours, key_arrays};
+use crate::request::{ExchangeRequest, FeatureRequest, KeyLists, VERSION, is_ours, key_arrays};
 use crate::status::{Failure, Outcome, Remedy};
 
-/// The features of keys, as the reader's layout has them.
+/// The features of keys as one message. What is to be said of them stands in its metadata.
 async fn answer(
     reader: &dyn FeatureReader,
     request: &FeatureRequest,
     keys: Vec<ArrayRef>,
     rows: usize,
     with_keys: bool,
-) -> Outcome<RecordBatch> {
+) -> Outcome<FlightData> {
     let schema = &reader.layout(with_keys).schema;
-    if !with_keys {
-        return plain_batch(&reader.read(keys, request.at).await?, rows, schema);
-    }
-    let mut columns = keys.clone();
-    columns.extend(reader.read(keys, request.at).await?);
-    plain_batch(&columns, rows, schema)
+    let before = if with_keys { keys.clone() } else { vec![] };
+    let features = reader.read(keys, request.at).await?;
+    let columns: Vec<ArrayRef> = before.into_iter().chain(features.columns).collect();
+    let message = batch_message(&plain_batch(&columns, rows, schema)?)?;
+    Ok(match features.note {
+        Some(note) => message.with_app_metadata(serde_json::json!({ "v": VERSION, "note": note }).to_string()),
+        None => message,
+    })
 }
 
 impl Core {
@@ -60,8 +62,8 @@ impl Core {
         let reader = connection.session.reader(&request).await?;
         let keys = key_arrays(keys, reader.keys(), &request.text, self.limits.keys)?;
         let rows = keys.first().map_or(0, |k| k.len());
-        let batch = answer(reader.as_ref(), &request, keys, rows, true).await?;
-        let messages = [Ok(reader.layout(true).message.clone()), Ok(batch_message(&batch)?)];
+        let features = answer(reader.as_ref(), &request, keys, rows, true).await?;
+        let messages = [Ok(reader.layout(true).message.clone()), Ok(features)];
         Ok(futures::stream::iter(messages).boxed())
     }
 
@@ -153,7 +155,9 @@ impl Exchange {
                 }
                 Ok(Received::Batch(keys)) => {
                     let answer = self.answer(&keys).await;
-                    return Some(answer.map(|data| data.with_app_metadata(message.app_metadata)));
+                    // What the client sent comes back; where it sent nothing, there is room for a note.
+                    let echo = message.app_metadata;
+                    return Some(answer.map(|data| if echo.is_empty() { data } else { data.with_app_metadata(echo) }));
                 }
             }
         }
@@ -176,8 +180,7 @@ impl Exchange {
             None => self.places.insert(places(self.reader.keys(), &batch.schema())?),
         };
         let keys = places.iter().map(|i| batch.column(*i).clone()).collect();
-        let answer = answer(self.reader.as_ref(), &self.request.features, keys, batch.num_rows(), self.request.with_keys).await?;
-        batch_message(&answer)
+        answer(self.reader.as_ref(), &self.request.features, keys, batch.num_rows(), self.request.with_keys).await
     }
 }
 

@@ -53,6 +53,29 @@ async fn tickets_answer_in_the_order_of_the_keys() {
 }
 
 #[tokio::test]
+async fn an_answer_from_history_says_so_or_is_refused() {
+    let server = Server::new().await;
+    let past = r#"{"v":1,"views":["spend"],"features":["n"],"keys":{"u":["ann"]},"as_of":"2024-01-01T00:00:00Z"}"#;
+    let notes = async |server: &Server| -> Result<String, tonic::Status> {
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address)).expect("an address").connect().await;
+        let mut raw = arrow_flight::flight_service_client::FlightServiceClient::new(channel.expect("a channel"));
+        let mut messages = raw.do_get(arrow_flight::Ticket::new(past)).await?.into_inner();
+        let mut notes = String::new();
+        while let Some(message) = messages.message().await? {
+            notes.push_str(std::str::from_utf8(&message.app_metadata).expect("metadata is JSON"));
+        }
+        Ok(notes)
+    };
+    assert_eq!(notes(&server).await.expect("an answer"), r#"{"note":"\"spend\" computed from history","v":1}"#);
+    let sql = "SELECT n FROM spend FOR ENTITY 'ann' AS OF TIMESTAMP '2024-01-01'";
+    let Ok(asof::flight::Response::Rows(answer)) = server.client().await.execute(sql).await else { panic!("rows") };
+    assert_eq!(answer.schema().metadata()["asof.note"], "\"spend\" computed from history");
+    let server = Server::with(&["--online-only"]).await;
+    let refused = notes(&server).await.expect_err("it is refused");
+    assert!(refused.message().contains("answers online from 2024-05-01T09:50:00"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn an_exchange_answers_each_batch_in_order() {
     let server = Server::new().await;
     let client = server.client().await;

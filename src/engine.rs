@@ -4,6 +4,7 @@
 //! a DataFusion plan (everything else). Locks, in this order: the catalog's, a stream's pipeline, a view's state. Not here: the meaning
 //! of any operator.
 
+mod connection;
 mod explain;
 mod session;
 mod show;
@@ -13,6 +14,7 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use arrow::array::RecordBatch;
@@ -22,6 +24,7 @@ use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
 use tokio::sync::Mutex;
 
+pub use self::connection::{Connection, Ingest, Object, PendingRows, Prepared, Reply};
 use self::views::Views;
 pub use crate::connect::ingest::IngestCounts;
 use crate::connect::ingest::Pipeline;
@@ -118,6 +121,9 @@ impl EngineBuilder {
                 streams: Mutex::new(BTreeMap::new()),
                 views: Views::default(),
                 written: RwLock::new(BTreeSet::new()),
+                address: RwLock::new(None),
+                temporary_bytes: AtomicUsize::new(0),
+                parsed: connection::ParsedTexts::default(),
             }
         });
         session?;
@@ -154,6 +160,11 @@ pub(crate) struct Inner {
     views: Views,
     /// The streams whose lease this process holds.
     written: RwLock<BTreeSet<String>>,
+    /// Where others reach this process, for those whom a lease turns away.
+    address: RwLock<Option<String>>,
+    /// The memory of all temporary tables, bytes.
+    temporary_bytes: AtomicUsize,
+    parsed: connection::ParsedTexts,
 }
 
 impl std::fmt::Debug for Inner {
@@ -347,6 +358,11 @@ impl Inner {
         let identity = (!info.primary_key.is_empty()).then_some(Identity { time: info.event_time, columns: info.primary_key.len() });
         Some(TieOrder { columns, identity })
     }
+}
+
+/// Errors found in a text, rendered against it.
+pub(crate) fn rendered(errors: &[asof_sql::Diagnostic], source: &str, sql: &str) -> Error {
+    statement::sql_errors(errors, source, sql)
 }
 
 fn unknown_stream(registry: &Registry, name: &str) -> Error {

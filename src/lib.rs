@@ -19,11 +19,13 @@ pub mod serve;
 
 pub mod engine;
 pub mod verify;
+pub mod wire;
 
 pub mod cli;
 
+pub use asof_flight as flight;
 pub use datafusion::common::ScalarValue;
-pub use engine::{Durability, Engine, EngineBuilder, IngestCounts, Output};
+pub use engine::{Connection, Durability, Engine, EngineBuilder, IngestCounts, Output};
 pub use error::{Error, Kind, Result};
 pub use settings::{ReadPath, Settings};
 pub use time::{Clock, SystemClock, WallTime};

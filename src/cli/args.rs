@@ -32,7 +32,12 @@ pub(super) enum Command {
     Sql(SqlOptions),
     /// Type SQL statements and see their answers.
     #[command(after_help = exit::HELP)]
-    Shell,
+    Shell(Remote),
+    /// Serve the warehouse over Arrow Flight: Flight SQL, features in one round trip, and writing into streams.
+    ///
+    /// Runs until SIGTERM or Ctrl-C, then finishes what is under way. Logs go to standard error as JSON, one object a line.
+    #[command(after_help = exit::HELP)]
+    Serve(ServeOptions),
     /// Compare the online state with the batch plan, bit for bit.
     ///
     /// Replays history through the stream operators and compares with the batch plan at random instants and at the edges of windows. Only
@@ -59,9 +64,62 @@ pub(super) struct SqlOptions {
     /// string ('42', 'it''s'), as is a number with a leading zero.
     #[arg(long = "param", value_name = "VALUE", allow_hyphen_values = true, value_parser = params::parse)]
     pub(super) params: Vec<ScalarValue>,
+    #[command(flatten)]
+    pub(super) remote: Remote,
     /// `command` and `file` in the order given.
     #[arg(skip)]
     pub(super) scripts: Vec<Script>,
+}
+
+/// A server to ask instead of a warehouse.
+#[derive(Debug, Args)]
+pub(super) struct Remote {
+    /// Ask the server at grpc://host:port, or with TLS at grpc+tls://host:port, instead of opening the warehouse.
+    #[arg(long, value_name = "URL")]
+    pub(super) connect: Option<String>,
+    /// A file with the server's token.
+    #[arg(long, value_name = "FILE", requires = "connect")]
+    pub(super) token_file: Option<PathBuf>,
+    /// A file with the certificate to trust, PEM.
+    #[arg(long, value_name = "FILE", requires = "connect")]
+    pub(super) tls_ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeOptions {
+    /// Where to listen; port 0 takes any that is free.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8815")]
+    pub(super) listen: String,
+    /// A file that gets the address once the server listens.
+    #[arg(long, value_name = "FILE")]
+    pub(super) port_file: Option<PathBuf>,
+    /// The server's certificate, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// The key of the certificate, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(super) tls_key: Option<PathBuf>,
+    /// A file with the token that clients must show.
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+    /// Listen outside of loopback even without TLS and a token.
+    #[arg(long)]
+    pub(super) insecure: bool,
+    /// Refuse an instant that the online state does not answer, instead of computing it from history.
+    #[arg(long)]
+    pub(super) online_only: bool,
+    /// The threads that answer requests; queries and writes have their own.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) serving_threads: Option<u32>,
+    /// The endpoints of a result whose rows have no order.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
+    pub(super) endpoints: u8,
+    /// How long a result waits to be pulled, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) result_seconds: u32,
+    /// How long a client may say nothing: at first, and then within a put or an exchange; seconds.
+    #[arg(long, value_name = "SECONDS", num_args = 2, value_names = ["FIRST", "THEN"], default_values_t = [10, 600])]
+    pub(super) idle_seconds: Vec<u32>,
 }
 
 /// Where a script's text comes from.

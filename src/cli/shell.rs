@@ -18,13 +18,13 @@ use tokio::runtime::Runtime;
 
 use self::input::{Input, read};
 use self::names::Names;
-use super::args::Format;
+use super::args::{Format, Remote};
 use super::exit::{Code, Failure, say};
 use super::format::Printer;
 use super::interrupt::or_interrupt;
 use super::progress::Progress;
-use super::sql::{close, output};
-use crate::engine::Engine;
+use super::remote::Target;
+use super::sql::output;
 
 const PROMPT: &str = "asof> ";
 const HISTORY_ENTRIES_MAX: usize = 10_000;
@@ -37,9 +37,10 @@ Statements: CREATE STREAM, CREATE FEATURE VIEW, INSERT INTO, COPY, SELECT ... FO
   EXPLAIN, SHOW STREAMS | FEATURE VIEWS | FEATURES, DESCRIBE, SHOW CREATE, ALTER STREAM, DROP, REPROCESS LATE EVENTS FOR";
 
 /// Runs `asof shell`.
-pub(super) fn run(runtime: &Runtime, warehouse: &str) -> Result<Code, Failure> {
+pub(super) fn run(runtime: &Runtime, warehouse: &str, remote: &Remote) -> Result<Code, Failure> {
     let progress = Progress::new();
-    let engine = runtime.block_on(super::open(warehouse, &progress))?;
+    let engine = runtime.block_on(super::target(warehouse, remote, &progress))?;
+    let of = remote.connect.as_deref().map_or_else(|| format!("warehouse {warehouse}"), |uri| format!("server {uri}"));
     let typed = io::stdin().is_terminal();
     let mut session = Session {
         runtime,
@@ -49,17 +50,17 @@ pub(super) fn run(runtime: &Runtime, warehouse: &str) -> Result<Code, Failure> {
         timing: typed,
         first_error: None,
     };
-    let done = if typed { session.typed(warehouse) } else { session.piped() };
+    let done = if typed { session.typed(&of) } else { session.piped() };
     session.progress.end();
     let code = session.first_error.filter(|_| !typed).unwrap_or(Code::Done);
     drop(session);
-    let closed = runtime.block_on(close(engine));
+    let closed = runtime.block_on(engine.close());
     done.and(closed).map(|()| code)
 }
 
 struct Session<'a> {
     runtime: &'a Runtime,
-    engine: Engine,
+    engine: Target,
     printer: Printer<BufWriter<Stdout>>,
     progress: Progress,
     timing: bool,
@@ -68,7 +69,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// Lines from a terminal.
-    fn typed(&mut self, warehouse: &str) -> Result<(), Failure> {
+    fn typed(&mut self, of: &str) -> Result<(), Failure> {
         let config = Config::builder().completion_type(CompletionType::List).history_ignore_space(true);
         let config = config.max_history_size(HISTORY_ENTRIES_MAX).map_err(editor_failure)?.build();
         let mut editor = Editor::<Names, FileHistory>::with_config(config).map_err(editor_failure)?;
@@ -77,10 +78,10 @@ impl Session<'_> {
             // The first start has no file.
             let _ = editor.load_history(file);
         }
-        self.print(format_args!("asof {}, warehouse {warehouse}; \\h for help", env!("CARGO_PKG_VERSION")))?;
+        self.print(format_args!("asof {}, {of}; \\h for help", env!("CARGO_PKG_VERSION")))?;
         loop {
             // Anew each time: the statement before may have made a name, as may another process.
-            editor.set_helper(Some(Names::new(self.engine.names())));
+            editor.set_helper(Some(Names::new(self.runtime.block_on(self.engine.names()))));
             match editor.readline(PROMPT) {
                 Ok(text) => {
                     if !text.trim().is_empty() {

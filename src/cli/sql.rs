@@ -12,6 +12,7 @@ use super::exit::{Code, Failure};
 use super::format::Printer;
 use super::interrupt::or_interrupt;
 use super::progress::Progress;
+use super::remote::Target;
 use crate::engine::Engine;
 use crate::error::{Error, Kind};
 
@@ -30,10 +31,10 @@ pub(super) async fn run(warehouse: &str, options: SqlOptions) -> Result<Code, Fa
     let texts = read(&options.scripts)?;
     let progress = Progress::new();
     let mut printer = Printer::new(options.format, output());
-    let engine = super::open(warehouse, &progress).await?;
+    let engine = super::target(warehouse, &options.remote, &progress).await?;
     let done = or_interrupt(scripts(&engine, &texts, &options.params, &mut printer, &progress)).await.and_then(|done| done);
     progress.end();
-    let closed = close(engine).await;
+    let closed = engine.close().await;
     done.and(closed).map(|()| Code::Done)
 }
 
@@ -51,7 +52,7 @@ pub(super) async fn close(engine: Engine) -> Result<(), Failure> {
 }
 
 async fn scripts(
-    engine: &Engine,
+    engine: &Target,
     texts: &[Text],
     params: &[ScalarValue],
     printer: &mut Printer<BufWriter<Stdout>>,

@@ -45,7 +45,10 @@ impl SchemaProvider for Names {
 
     async fn table(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>> {
         match self.engine.upgrade() {
-            Some(engine) => Ok(engine.table(name).await?),
+            Some(engine) => match engine.table(name).await? {
+                Some(table) => Ok(Some(table)),
+                None => Ok(super::connection::temporary_table(name)),
+            },
             None => Ok(None),
         }
     }
@@ -54,7 +57,9 @@ impl SchemaProvider for Names {
         self.engine.upgrade().is_some_and(|e| {
             let registry = e.registry();
             let base = name.strip_suffix("$late").or_else(|| name.strip_suffix("$rejected"));
-            registry.kind(name).is_some() || base.is_some_and(|b| registry.streams.contains_key(b))
+            registry.kind(name).is_some()
+                || base.is_some_and(|b| registry.streams.contains_key(b))
+                || super::connection::temporary_table(name).is_some()
         })
     }
 }

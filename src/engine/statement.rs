@@ -92,7 +92,7 @@ impl Inner {
         }
     }
 
-    fn writable(&self, name: &asof_sql::ast::Name) -> std::result::Result<(), Vec<Diagnostic>> {
+    pub(super) fn writable(&self, name: &asof_sql::ast::Name) -> std::result::Result<(), Vec<Diagnostic>> {
         let registry = self.registry();
         match registry.kind(&name.value) {
             Some(ObjectKind::Stream) => Ok(()),
@@ -270,7 +270,7 @@ impl Inner {
     }
 
     /// Fingerprints of views, versions of histories and of the semantics that a plan reads.
-    fn lineage(&self, plan: &LogicalPlan) -> HashMap<String, String> {
+    pub(super) fn lineage(&self, plan: &LogicalPlan) -> HashMap<String, String> {
         use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
         let (mut views, mut streams) = (BTreeMap::new(), BTreeMap::new());
         let _ = plan.apply(|node| {
@@ -292,7 +292,7 @@ impl Inner {
     }
 
     /// Refuses a view that is read otherwise than joined AS OF; its places are known only here.
-    fn check_query(&self, query: &ast::Query) -> std::result::Result<(), Vec<Diagnostic>> {
+    pub(super) fn check_query(&self, query: &ast::Query) -> std::result::Result<(), Vec<Diagnostic>> {
         let registry = self.registry();
         let mut check = ViewReads { registry: &registry, ctes: vec![], errors: vec![] };
         let _ = ast::Visit::visit(query, &mut check);
@@ -513,7 +513,7 @@ impl ast::VisitorMut for ExpandViews<'_> {
 
 impl Error {
     /// A planner's error with its place in the text, where it can be told.
-    fn at(self, registry: &Registry, statement: &Statement, source: &str, sql: &str) -> Error {
+    pub(super) fn at(self, registry: &Registry, statement: &Statement, source: &str, sql: &str) -> Error {
         if !self.sql_errors().is_empty() || self.kind() != crate::error::Kind::Invalid {
             return self;
         }

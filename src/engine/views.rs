@@ -87,6 +87,13 @@ impl Inner {
         Ok(online)
     }
 
+    /// The online state of a view where it is there and nobody else writes its streams.
+    pub(crate) fn ready_view(&self, name: &str) -> Option<Arc<OnlineView>> {
+        let online = self.views.get(name).filter(|o| !o.is_stale())?;
+        let written = self.written.read().unwrap_or_else(|e| e.into_inner());
+        online.view.plan.streams().into_iter().all(|s| written.contains(s)).then(|| online.clone())
+    }
+
     fn pinned_held<'a>(histories: impl Iterator<Item = (&'a StreamHistory, String)>) -> HistoryScans {
         let streams =
             histories.map(|(h, name)| (name, crate::serve::scans::Pinned { history: h.clone(), version: h.version(), upto: None }));

@@ -42,7 +42,8 @@ impl Inner {
             }
         } else {
             let definition = self.definition(stream)?;
-            open.lease = Some(self.warehouse.acquire(&definition.folder, None, self.clock.clone()).await?);
+            let address = self.address.read().unwrap_or_else(|e| e.into_inner()).clone();
+            open.lease = Some(self.warehouse.acquire(&definition.folder, address.as_deref(), self.clock.clone()).await?);
             // Another process may have written until now.
             self.catch_up(stream, &mut open).await?;
             self.written.write().unwrap_or_else(|e| e.into_inner()).insert(stream.to_owned());
@@ -51,6 +52,25 @@ impl Inner {
             open.renewed = self.now();
         }
         Ok(open)
+    }
+
+    /// Takes and renews the leases of all streams, so that what is served is kept up without a look at the store; a stream that another
+    /// process writes is read as before.
+    pub(super) async fn keep_leases(&self) {
+        let streams: Vec<String> = self.registry().streams.keys().cloned().collect();
+        futures::future::join_all(streams.iter().map(|name| self.keep_lease(name))).await;
+    }
+
+    async fn keep_lease(&self, name: &str) {
+        let Err(e) = self.writing(name).await.map(drop) else { return };
+        tracing::warn!(stream = name, error = %e, "the stream's lease is not held");
+        if e.kind() == crate::error::Kind::Closed {
+            // Another process writes it now: from here on it is looked at anew.
+            self.written.write().unwrap_or_else(|e| e.into_inner()).remove(name);
+            if let Some(open) = self.streams.lock().await.get(name).cloned() {
+                open.lock().await.lease = None;
+            }
+        }
     }
 
     /// The latest event time that is not too far in the future.
@@ -79,7 +99,7 @@ impl Inner {
     }
 
     /// One call of batches.
-    pub(super) async fn push_batch(&self, stream: &str, batches: &[RecordBatch], token: Option<&str>) -> Result<IngestCounts> {
+    pub(crate) async fn push_batch(&self, stream: &str, batches: &[RecordBatch], token: Option<&str>) -> Result<IngestCounts> {
         let definition = self.definition(stream)?;
         let mut open = self.writing(stream).await?;
         let options = decode_options(&definition, self.settings.record_bytes_max, Some(self.latest(&definition)));

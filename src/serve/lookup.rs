@@ -83,7 +83,7 @@ pub(crate) async fn for_entity(
                 unknown.iter_mut().zip(&given.unknown[i]).for_each(|(u, x)| *u |= *x);
             }
         }
-        let (features, note) = features(engine, asked, &keys, &unknown, at).await?;
+        let (features, note) = features(engine, &asked.name, &asked.view, &keys, &unknown, at).await?;
         notes.extend(note);
         answer.add(asked, &keys, features);
     }
@@ -317,16 +317,17 @@ async fn instant(engine: &Inner, at: &AstInstant, params: &[ScalarValue]) -> Res
 const READS_MAX: usize = 4;
 
 /// The features of one view for all entities, and what is to be said of where they come from.
-async fn features(
+pub(crate) async fn features(
     engine: &Inner,
-    asked: &Asked,
+    name: &str,
+    view: &Arc<View>,
     keys: &[ArrayRef],
     unknown: &[bool],
     at: Instant,
 ) -> Result<(Vec<ArrayRef>, Option<String>)> {
     let path = engine.settings.read_path;
     if path != ReadPath::History {
-        let mut online = engine.online(&asked.name).await?;
+        let mut online = engine.online(name).await?;
         // What a write makes stale or evicts during the read does not count.
         for _ in 0..READS_MAX {
             if !(online.answers(at.at) || asof_udfs::seeded_bug("evicted-answered")) {
@@ -336,22 +337,39 @@ async fn features(
             if online.answers(at.at) || asof_udfs::seeded_bug("evicted-answered") {
                 return Ok((features, None));
             }
-            online = engine.online(&asked.name).await?;
+            online = engine.online(name).await?;
         }
         if path == ReadPath::Online {
             if at.at >= online.horizon() {
-                return Err(Error::unavailable(format!("feature view \"{}\" is taking in history; try again", asked.name)));
+                return Err(Error::unavailable(format!("feature view \"{name}\" is taking in history; try again")));
             }
             let earliest =
                 chrono::DateTime::from_timestamp_micros(online.horizon()).map_or_else(|| online.horizon().to_string(), |t| t.to_rfc3339());
             return Err(Error::invalid(format!(
-                "feature view \"{}\" answers online from {earliest} on; earlier instants are refused here",
-                asked.name
+                "feature view \"{name}\" answers online from {earliest} on; earlier instants are refused here"
             )));
         }
     }
-    let features = from_history(engine, &asked.view, keys, unknown, at).await?;
-    Ok((features, (path == ReadPath::Auto).then(|| format!("\"{}\" computed from history", asked.name))))
+    let features = from_history(engine, view, keys, unknown, at).await?;
+    Ok((features, (path == ReadPath::Auto).then(|| format!("\"{name}\" computed from history"))))
+}
+
+/// The same from the online state alone, without waiting for anything; `None` where that takes more.
+pub(crate) fn features_now(
+    engine: &Inner,
+    name: &str,
+    view: &Arc<View>,
+    keys: &[ArrayRef],
+    unknown: &[bool],
+    at: Instant,
+) -> Option<Result<Vec<ArrayRef>>> {
+    let online = engine.ready_view(name).filter(|o| Arc::ptr_eq(&o.view, view))?;
+    if engine.settings.read_path == ReadPath::History || !online.answers(at.at) {
+        return None;
+    }
+    let features = online.features(keys, unknown, &vec![at; unknown.len()]);
+    // What a write makes stale or evicts during the read does not count.
+    online.answers(at.at).then_some(features)
 }
 
 /// The same features by the batch path.

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["connect"],
     &["serve"],
     &["engine"],
-    &["verify"],
+    &["verify", "wire"],
     &["cli"],
 ];
 

@@ -6,3 +6,4 @@ mod oracle;
 mod random;
 mod robust;
 mod slt;
+mod wire;

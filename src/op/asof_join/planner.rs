@@ -196,6 +196,9 @@ fn unnest(mut e: SqlExpr) -> SqlExpr {
     e
 }
 
+/// Equalities of a left and a right expression, and the right columns that do not come out.
+type Keys = (Vec<(Expr, Expr)>, Vec<Column>);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Left,
@@ -236,13 +239,12 @@ impl Scope<'_> {
             (Side::Left, Side::Right) => Ok((a, op, b)),
             (Side::Right, Side::Left) => Ok((b, op.flip(), a)),
             (side, _) => {
-                return plan_err!("both sides of MATCH_CONDITION ({shown}) are over the {side} side; compare one expression of each side");
+                plan_err!("both sides of MATCH_CONDITION ({shown}) are over the {side} side; compare one expression of each side")
             }
         }
     }
 
-    /// The equalities, and the right columns that do not come out.
-    fn keys(&self, constraint: JoinConstraint, context: &mut dyn RelationPlannerContext) -> Result<(Vec<(Expr, Expr)>, Vec<Column>)> {
+    fn keys(&self, constraint: JoinConstraint, context: &mut dyn RelationPlannerContext) -> Result<Keys> {
         let mut keys = Vec::new();
         let mut hidden = Vec::new();
         match constraint {

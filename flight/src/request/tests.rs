@@ -1,0 +1,88 @@
+use super::*;
+use arrow::datatypes::DataType;
+
+fn refused(ticket: &str) -> String {
+    TicketRequest::parse(ticket.as_bytes()).expect_err(ticket).message
+}
+
+#[test]
+fn tickets_survive_the_wire() {
+    let sql = TicketRequest::Sql(SqlRequest { sql: "SELECT $1".into(), params: vec![Value::from(1), Value::from("a"), Value::Null] });
+    assert_eq!(TicketRequest::parse(&sql.to_bytes()).unwrap(), sql);
+    let keys = serde_json::from_str::<KeyLists>(r#"{"user_id":["u1",null]}"#).unwrap();
+    let request = FeatureRequest { views: vec!["v".into()], features: vec!["f".into()], at: At::Before(1_000_001), text: String::new() };
+    let bytes = TicketRequest::Features(request.clone(), keys.clone()).to_bytes();
+    let TicketRequest::Features(read, read_keys) = TicketRequest::parse(&bytes).unwrap() else { panic!("a ticket of features") };
+    assert_eq!((FeatureRequest { text: String::new(), ..read }, read_keys), (request, keys));
+}
+
+#[test]
+fn exchanges_and_puts_survive_the_wire() {
+    let exchange = ExchangeRequest { features: FeatureRequest { views: vec!["v".into()], ..FeatureRequest::default() }, with_keys: true };
+    let mut read = ExchangeRequest::parse(&exchange.to_bytes()).unwrap();
+    read.features.text.clear();
+    assert_eq!(read, exchange);
+    let put = PutRequest { stream: "s".into(), token: Some("t".into()) };
+    assert_eq!(PutRequest::parse(&put.to_bytes()).unwrap(), put);
+}
+
+#[test]
+fn wrong_tickets_say_what_is_wrong() {
+    assert!(refused(r#"{"v":1,"sql":"SELECT 1"#).contains("cannot be read"));
+    assert!(refused(r#"{"v":2,"sql":"SELECT 1"}"#).contains("version 2"));
+    assert!(refused(r#"{"sql":"SELECT 1"}"#).contains("no version"));
+    assert!(refused(r#"{"v":1}"#).contains("\"sql\", or \"views\""));
+    assert!(refused(r#"{"v":1,"sql":"SELECT 1","as_of":"2026-01-01"}"#).contains("only \"params\""));
+    assert!(refused(r#"{"v":1,"views":["v"],"keys":{},"strict":true}"#).contains("\"as_of\""));
+    assert!(refused(r#"{"v":1,"views":["v"],"keys":{},"as_of":"soon"}"#).contains("^^^^"));
+    let unknown = refused(r#"{"v":1,"sql":"SELECT 1","verbose":true}"#);
+    assert!(unknown.contains("unknown field `verbose`") && unknown.contains("--> <ticket>:1:"), "{unknown}");
+    let long = format!(r#"{{"v":1,"sql":"{}"}}"#, "x".repeat(REQUEST_BYTES_MAX));
+    assert!(refused(&long).contains("the limit is 65536"));
+    assert!(TicketRequest::parse(b"{\xff").unwrap_err().message.contains("not UTF-8"));
+}
+
+#[test]
+fn truncated_tickets_are_refused_at_every_length() {
+    let whole =
+        br#"{"v":1,"views":["v"],"features":["a","b"],"keys":{"user_id":["u1","u2"]},"as_of":"2026-03-01T12:00:00Z","strict":false}"#;
+    for n in 0..whole.len() {
+        assert!(TicketRequest::parse(&whole[..n]).is_err(), "{n} bytes");
+    }
+    assert!(TicketRequest::parse(whole).is_ok());
+}
+
+fn keys(text: &str, columns: &[(&str, DataType)]) -> Outcome<Vec<ArrayRef>> {
+    let entity = Arc::new(Schema::new(columns.iter().map(|(n, t)| Field::new(*n, t.clone(), true)).collect::<Vec<_>>()));
+    key_arrays(&serde_json::from_str(text).unwrap(), &entity, text, 3)
+}
+
+#[test]
+fn keys_take_the_entitys_types() {
+    let one = |text: &str, t: DataType| keys(text, &[("k", t)]);
+    assert_eq!(one(r#"{"k":["a",null]}"#, DataType::Utf8View).unwrap()[0].null_count(), 1);
+    assert_eq!(one(r#"{"k":[1,"2"]}"#, DataType::Int64).unwrap()[0].len(), 2);
+    assert_eq!(one(r#"{"k":["2026-03-01"]}"#, DataType::Date32).unwrap()[0].null_count(), 0);
+    for (text, t, says) in [
+        (r#"{"k":[42]}"#, DataType::Utf8View, "is a string, found a number"),
+        (r#"{"k":["x"]}"#, DataType::Int64, "is a number, found a string"),
+        (r#"{"k":[1]}"#, DataType::Boolean, "is a boolean, found a number"),
+        (r#"{"k":["soon"]}"#, DataType::Date32, "of type Date32"),
+        (r#"{"k":"a"}"#, DataType::Utf8View, "no list"),
+        (r#"{"k":["a","b","c","d"]}"#, DataType::Utf8View, "the limit is 3"),
+        (r#"{"j":["a"]}"#, DataType::Utf8View, "\"j\" is no entity column; the entity is (k)"),
+    ] {
+        let message = one(text, t).unwrap_err().message;
+        assert!(message.contains(says), "{text}: {message}");
+    }
+    let two = keys(r#"{"a":["x"],"b":["x","y"]}"#, &[("a", DataType::Utf8View), ("b", DataType::Utf8View)]).unwrap_err();
+    assert!(two.message.contains("another has"), "{two}");
+}
+
+#[test]
+fn carets_stand_under_the_place() {
+    let text = r#"{"v":1,"views":["v"],"keys":{"user_id":[42]}}"#;
+    let message = keys(r#"{"k":[42]}"#, &[("k", DataType::Utf8View)]).unwrap_err().message;
+    assert!(message.contains("1 | {\"k\":[42]}\n  |       ^^"), "{message}");
+    assert_eq!(place_of(text, "user_id"), (1, 31));
+}

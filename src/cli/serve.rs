@@ -1,0 +1,186 @@
+//! `asof serve`: a warehouse behind a port, until SIGTERM.
+//!
+//! Two runtimes: one answers requests, one computes and writes. The server says that it is ready once every view has its online state.
+
+use std::future::Future;
+use std::io::Write;
+use std::net::ToSocketAddrs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use asof_flight::{Limits, ServerOptions};
+use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::STACK_BYTES;
+use super::args;
+use super::exit::{Code, Failure};
+use super::sql::close;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::settings::{ReadPath, Settings};
+use crate::wire::Served;
+
+/// How often leases are renewed, and views built that have no state.
+const KEEP_EVERY: Duration = Duration::from_secs(3);
+
+/// Of 100; half is the usual priority, and this is nice 9 where there is nice.
+const WORK_PRIORITY: u8 = 25;
+
+/// Runs `asof serve`.
+pub(super) fn run(warehouse: &str, options: &args::ServeOptions) -> Result<Code, Failure> {
+    let tls = tls(options)?;
+    let token = options.token_file.as_deref().map(token).transpose()?;
+    if let Some((certificate, key)) = &tls {
+        let names = [&options.tls_cert, &options.tls_key].map(|f| f.as_deref().unwrap_or(Path::new("")).display().to_string());
+        let unusable = |e: asof_flight::Failure| Failure::usage(format!("\"{}\" and \"{}\": {e}", names[0], names[1]));
+        asof_flight::check_identity(certificate.clone(), key.clone()).map_err(unusable)?;
+    }
+    check_reach(&options.listen, options.insecure || (tls.is_some() && token.is_some()))?;
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let work = runtime(Builder::new_multi_thread().on_thread_start(stand_back), "work", cores)?;
+    let serving = runtime(&mut Builder::new_multi_thread(), "serve", options.serving_threads.map_or(cores, |n| n as usize))?;
+    let read_path = if options.online_only { ReadPath::Online } else { ReadPath::Auto };
+    let settings = Settings { read_path, ..Settings::default() };
+    let engine = work.block_on(Engine::builder().warehouse(warehouse).settings(settings).build())?;
+    let served = serving.block_on(serve(&engine, &work, options, tls, token));
+    // What the server took on is finished and flushed before the leases go back.
+    let closed = work.block_on(close(engine));
+    // The process ends here. Tasks that are cancelled on the way would only make what waits for them fail.
+    std::mem::forget((serving, work));
+    served.and(closed)?;
+    tracing::info!("stopped");
+    Ok(Code::Done)
+}
+
+/// Lets the threads that answer requests go first, where both want the same core.
+fn stand_back() {
+    let changed = ThreadPriorityValue::try_from(WORK_PRIORITY).map(|p| set_current_thread_priority(ThreadPriority::Crossplatform(p)));
+    if !matches!(changed, Ok(Ok(()))) {
+        tracing::debug!("the priority of a thread stays as it is");
+    }
+}
+
+fn runtime(builder: &mut Builder, name: &str, threads: usize) -> Result<Runtime, Failure> {
+    let runtime = builder.worker_threads(threads).thread_name(name).thread_stack_size(STACK_BYTES).enable_all().build();
+    Ok(runtime.map_err(Error::from)?)
+}
+
+async fn serve(
+    engine: &Engine,
+    work: &Runtime,
+    options: &args::ServeOptions,
+    tls: Option<(Vec<u8>, Vec<u8>)>,
+    token: Option<String>,
+) -> Result<(), Failure> {
+    // Before the address is told: whoever reads it may stop the server at once.
+    let stopped = stopped()?;
+    let unusable = |e: std::io::Error| Error::unavailable(format!("cannot listen at \"{}\": {e}", options.listen));
+    let listener = TcpListener::bind(&options.listen).await.map_err(unusable)?;
+    let address = listener.local_addr().map_err(unusable)?.to_string();
+    engine.serve_at(&format!("{}://{address}", if tls.is_some() { "grpc+tls" } else { "grpc" }));
+    let (ready, is_ready) = watch::channel(false);
+    let keeping = work.spawn(keep(engine.clone(), ready));
+    let idle = |i: usize| options.idle_seconds.get(i).map(|s| Duration::from_secs((*s).into()));
+    let mut limits = Limits {
+        endpoints: options.endpoints.into(),
+        result_wait: Duration::from_secs(options.result_seconds.into()),
+        keys: engine.inner.settings.entities_max,
+        ..Limits::default()
+    };
+    limits.first_word = idle(0).unwrap_or(limits.first_word);
+    limits.idle = idle(1).unwrap_or(limits.idle);
+    if let Some(file) = &options.port_file {
+        write_address(file, &address)?;
+    }
+    tracing::info!(address, "listening");
+    let backend = Arc::new(Served::new(engine.clone(), work.handle().clone()));
+    let served = asof_flight::serve(backend, listener, ServerOptions { limits, tls, token, ready: is_ready }, stopped).await;
+    keeping.abort();
+    Ok(served.map_err(Error::from)?)
+}
+
+/// Keeps the leases of all streams and the states of all views; `ready` once all views have one.
+async fn keep(engine: Engine, ready: watch::Sender<bool>) {
+    let mut ticks = tokio::time::interval(KEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        engine.keep_leases().await;
+        match engine.warm().await {
+            Ok(()) if !*ready.borrow() => {
+                tracing::info!("ready");
+                ready.send_replace(true);
+            }
+            Ok(()) => {}
+            Err(e) => tracing::warn!(error = %e, "a view has no online state yet"),
+        }
+    }
+}
+
+/// Ends with SIGTERM or Ctrl-C.
+fn stopped() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::from)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::from)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+    })
+}
+
+/// The file appears whole: its reader never sees half of an address.
+fn write_address(file: &Path, address: &str) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| Failure::usage(format!("writing \"{}\": {e}", file.display()));
+    let mut name = file.as_os_str().to_owned();
+    name.push(".part");
+    let part = Path::new(&name);
+    let mut out = std::fs::File::create(part).map_err(failed)?;
+    writeln!(out, "{address}").map_err(failed)?;
+    std::fs::rename(part, file).map_err(failed)
+}
+
+fn tls(options: &args::ServeOptions) -> Result<Option<(Vec<u8>, Vec<u8>)>, Failure> {
+    let (Some(certificate), Some(key)) = (&options.tls_cert, &options.tls_key) else { return Ok(None) };
+    let read = |path: &Path| std::fs::read(path).map_err(|e| Failure::usage(format!("reading \"{}\": {e}", path.display())));
+    Ok(Some((read(certificate)?, read(key)?)))
+}
+
+/// The token in a file, without the white space around it.
+pub(super) fn token(file: &Path) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("reading \"{}\": {e}", file.display())))?;
+    match text.trim() {
+        "" => Err(Failure::usage(format!("\"{}\" holds no token", file.display()))),
+        token => Ok(token.to_owned()),
+    }
+}
+
+/// Refuses an address that others can reach, unless that is safe or wanted.
+fn check_reach(listen: &str, allowed: bool) -> Result<(), Failure> {
+    let addresses = listen.to_socket_addrs().map_err(|e| Failure::usage(format!("\"{listen}\" is no address to listen at: {e}")))?;
+    if allowed || addresses.into_iter().all(|a| a.ip().is_loopback()) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "\"{listen}\" is reached from outside this machine: give --tls-cert, --tls-key and --token-file, or --insecure"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_needs_no_protection() {
+        assert!(check_reach("127.0.0.1:0", false).is_ok());
+        assert!(check_reach("[::1]:0", false).is_ok());
+        assert!(check_reach("0.0.0.0:0", false).is_err());
+        assert!(check_reach("0.0.0.0:0", true).is_ok());
+        assert!(check_reach("nowhere", true).is_err());
+    }
+}

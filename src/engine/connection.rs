@@ -1,0 +1,466 @@
+//! One client's use of the engine: its temporary tables, rows of parameters, and answers whose rows are computed as they are read.
+
+mod prepare;
+mod temporary;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use asof_sql::ast::{ForEntity, Insert, KeyLiteral, Statement, StatementKind};
+use datafusion::common::ScalarValue;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::sql::sqlparser::ast;
+use futures::stream::{BoxStream, StreamExt};
+
+pub(super) use self::temporary::temporary_table;
+use self::temporary::{TEMPORARY, TemporaryTables};
+use super::statement::sql_errors;
+use super::{Engine, IngestCounts, Inner, Output};
+use crate::error::{Error, Result};
+
+pub use self::prepare::Prepared;
+pub use self::temporary::Ingest;
+
+/// Look-ups of more entities are evaluated when they are read, so that answers nobody reads take no memory.
+const EAGER_ENTITIES: usize = 4096;
+/// Texts whose statements are kept, and the longest of them, bytes.
+const PARSED_MAX: usize = 1024;
+const PARSED_BYTES_MAX: usize = 16 << 10;
+/// What errors call the text of a client.
+const SOURCE: &str = "<sql>";
+
+/// The statements of texts that were parsed before.
+#[derive(Debug, Default)]
+pub(super) struct ParsedTexts(Mutex<HashMap<String, Arc<Vec<Statement>>>>);
+
+impl ParsedTexts {
+    fn get(&self, sql: &str) -> Result<Arc<Vec<Statement>>> {
+        let lock = || self.0.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(found) = lock().get(sql) {
+            return Ok(found.clone());
+        }
+        let statements = Arc::new(asof_sql::parse::parse(sql, SOURCE).map_err(|d| sql_errors(&d, SOURCE, sql))?);
+        if sql.len() <= PARSED_BYTES_MAX {
+            let mut texts = lock();
+            if texts.len() >= PARSED_MAX {
+                texts.clear();
+            }
+            texts.insert(sql.to_owned(), statements.clone());
+        }
+        Ok(statements)
+    }
+}
+
+/// One client's use of the engine.
+#[derive(Debug)]
+pub struct Connection {
+    inner: Arc<Inner>,
+    temporary: Arc<TemporaryTables>,
+}
+
+/// What a script answers: its last statement's answer.
+#[derive(Debug)]
+pub enum Reply {
+    /// Rows, not computed yet.
+    Rows(PendingRows),
+    /// Something was done.
+    Done {
+        /// What, in one line.
+        message: String,
+        /// What became of records, where some were written.
+        counts: Option<IngestCounts>,
+    },
+}
+
+/// Rows that are computed when they are read, from the snapshot of when the statement was planned.
+pub struct PendingRows {
+    /// Their columns; its metadata says where feature values come from.
+    pub schema: SchemaRef,
+    /// Whether the order of the rows means nothing.
+    pub unordered: bool,
+    /// What else is to be said.
+    pub note: Option<String>,
+    source: RowSource,
+}
+
+enum RowSource {
+    Batches(Vec<RecordBatch>),
+    Plan(Arc<dyn ExecutionPlan>, Arc<TaskContext>),
+    Lookup { engine: Arc<Inner>, lookup: Box<ForEntity>, params: Vec<ScalarValue>, sql: String },
+}
+
+impl std::fmt::Debug for PendingRows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PendingRows").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+/// Something that a catalog shows.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// Its name.
+    pub name: String,
+    /// Its kind; `None` for a temporary table.
+    pub kind: Option<asof_sql::ast::ObjectKind>,
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// A stream's primary key, a view's entity.
+    pub key: Vec<String>,
+}
+
+impl Engine {
+    /// A client's use of the engine; what belongs to it ends with it.
+    pub fn connect(&self) -> Connection {
+        Connection { inner: self.inner.clone(), temporary: Arc::new(TemporaryTables::new(&self.inner)) }
+    }
+
+    /// Says where others reach this process.
+    pub fn serve_at(&self, address: &str) {
+        *self.inner.address.write().unwrap_or_else(|e| e.into_inner()) = Some(address.to_owned());
+    }
+
+    /// Takes and renews the leases of all streams; to be called every few seconds by a process that serves.
+    pub async fn keep_leases(&self) {
+        self.inner.keep_leases().await;
+    }
+
+    /// Builds the online state of every view that has none; the first error is told once all were tried.
+    pub async fn warm(&self) -> Result<()> {
+        let names: Vec<String> = self.inner.registry().views.keys().cloned().collect();
+        let mut done = Ok(());
+        for name in names {
+            let built = self.inner.online(&name).await.map(drop);
+            done = done.and(built.map_err(|e| e.context(format!("feature view \"{name}\""))));
+        }
+        done
+    }
+}
+
+impl PendingRows {
+    /// Begins the work; dropping the stream stops it.
+    pub async fn stream(self) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        match self.source {
+            RowSource::Batches(batches) => Ok(futures::stream::iter(batches.into_iter().map(Ok)).boxed()),
+            RowSource::Plan(plan, context) => {
+                let schema = self.schema;
+                let rows = execute_stream(plan, context)?;
+                Ok(rows.map(move |b| with_schema(&b?, &schema)).boxed())
+            }
+            RowSource::Lookup { engine, lookup, params, sql } => {
+                let answer = crate::serve::lookup::for_entity(&engine, &lookup, &params).await?;
+                let (_, batches, _) = answer.map_err(|d| sql_errors(&d, SOURCE, &sql))?;
+                Ok(futures::stream::iter(batches.into_iter().map(Ok)).boxed())
+            }
+        }
+    }
+}
+
+fn with_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)?)
+}
+
+/// The values of each row, one row after the other.
+fn scalars(parameters: Option<&RecordBatch>) -> Result<Vec<ScalarValue>> {
+    let Some(batch) = parameters else { return Ok(vec![]) };
+    let mut values = Vec::with_capacity(batch.num_rows() * batch.num_columns());
+    for row in 0..batch.num_rows() {
+        for column in batch.columns() {
+            values.push(ScalarValue::try_from_array(column, row)?);
+        }
+    }
+    Ok(values)
+}
+
+/// Whether a look-up needs one set of parameters: they stand elsewhere than in its keys.
+fn one_set_only(f: &ForEntity) -> bool {
+    use asof_sql::ast::Instant;
+    let instant = match &f.at {
+        Instant::Now => false,
+        Instant::AsOf { expr, .. } | Instant::Before { expr, .. } => expr.to_string().contains('$'),
+    };
+    instant || f.query.to_string().contains('$')
+}
+
+impl Connection {
+    /// Whether a script only reads, so that it may be stopped at any point.
+    pub fn only_reads(&self, sql: &str) -> Result<bool> {
+        let reads = |s: &Statement| {
+            matches!(
+                s.kind,
+                StatementKind::Query(_)
+                    | StatementKind::ForEntity(_)
+                    | StatementKind::Show(_)
+                    | StatementKind::Describe { .. }
+                    | StatementKind::ShowCreate { .. }
+                    | StatementKind::Explain(_)
+            )
+        };
+        Ok(self.inner.parsed.get(sql)?.iter().all(reads))
+    }
+
+    /// Whether a script is a look-up of a few entities that the online state answers at once.
+    pub fn is_quick(&self, sql: &str) -> bool {
+        let Ok(statements) = self.inner.parsed.get(sql) else { return false };
+        let [Statement { kind: StatementKind::ForEntity(f), .. }] = statements.as_slice() else { return false };
+        let ast::SetExpr::Select(select) = f.query.body.as_ref() else { return false };
+        let plain = select.projection.iter().all(|item| match item {
+            ast::SelectItem::UnnamedExpr(e) | ast::SelectItem::ExprWithAlias { expr: e, .. } => {
+                matches!(e, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_))
+            }
+            _ => true,
+        });
+        let ready = |from: &ast::TableWithJoins| match &from.relation {
+            ast::TableFactor::Table { name, .. } => name.0.last().and_then(|p| p.as_ident()).is_some_and(|i| {
+                self.inner.ready_view(&asof_sql::ast::fold(&i.value, i.quote_style.is_some())).is_some_and(|v| v.answers(self.inner.now()))
+            }),
+            _ => false,
+        };
+        matches!(f.at, asof_sql::ast::Instant::Now) && f.keys.rows.len() <= EAGER_ENTITIES && plain && select.from.iter().all(ready)
+    }
+
+    /// Runs a script. `$1` and so on are the columns of `parameters`: a look-up answers for each of its rows in turn, a statement that
+    /// writes runs for each, a query takes one row.
+    pub async fn run(&self, sql: &str, parameters: Option<RecordBatch>) -> Result<Reply> {
+        let statements = self.inner.parsed.get(sql)?;
+        let Some((last, before)) = statements.split_last() else {
+            return Ok(Reply::Done { message: "nothing to do".into(), counts: None });
+        };
+        let width = parameters.as_ref().map_or(0, RecordBatch::num_columns);
+        let wanted = statements.iter().map(|s| s.parameters).max().unwrap_or(0);
+        if width != wanted {
+            return Err(Error::invalid(format!("the statement has {wanted} parameters, {width} are given")));
+        }
+        let params = scalars(parameters.as_ref())?;
+        TEMPORARY
+            .scope(self.temporary.clone(), async {
+                for statement in before {
+                    self.inner.run(statement, SOURCE, sql, &params).await?;
+                }
+                self.one(last, sql, parameters.as_ref(), &params).await
+            })
+            .await
+    }
+
+    async fn one(&self, statement: &Statement, sql: &str, parameters: Option<&RecordBatch>, params: &[ScalarValue]) -> Result<Reply> {
+        let (rows, width) = parameters.map_or((1, 0), |b| (b.num_rows(), b.num_columns()));
+        match &statement.kind {
+            StatementKind::Query(query) => {
+                if rows != 1 {
+                    return Err(Error::invalid(format!("a query takes one row of parameters, {rows} are given")));
+                }
+                self.inner.check_query(query).map_err(|d| sql_errors(&d, SOURCE, sql))?;
+                let placed = |e: Error| e.at(&self.inner.registry(), statement, SOURCE, sql);
+                let plan = self.inner.plan(query, params).await.map_err(placed)?;
+                let physical = self.inner.context.state().create_physical_plan(&plan).await.map_err(|e| placed(e.into()))?;
+                let mut metadata = physical.schema().metadata().clone();
+                metadata.extend(self.inner.lineage(&plan));
+                let schema = Arc::new(Schema::new_with_metadata(physical.schema().fields().clone(), metadata));
+                let source = RowSource::Plan(physical, self.inner.context.task_ctx());
+                Ok(Reply::Rows(PendingRows { schema, unordered: is_unordered(&plan), note: None, source }))
+            }
+            StatementKind::ForEntity(f) => self.lookup(f, sql, rows, width, params).await,
+            StatementKind::Insert(insert) if parameters.is_some() => {
+                if let (Some(batch), Some(picks)) = (parameters, plain_values(insert)) {
+                    return self.insert_rows(insert, batch, &picks, sql).await;
+                }
+                self.each_row(statement, sql, rows, width, params).await
+            }
+            _ => self.each_row(statement, sql, rows, width, params).await,
+        }
+    }
+
+    /// Runs a statement for each row of parameters.
+    async fn each_row(&self, statement: &Statement, sql: &str, rows: usize, width: usize, params: &[ScalarValue]) -> Result<Reply> {
+        let mut reply = Reply::Done { message: "nothing to do".into(), counts: None };
+        let mut total: Option<IngestCounts> = None;
+        for row in 0..rows {
+            let params = params.get(row * width..(row + 1) * width).unwrap_or_default();
+            reply = match self.inner.run(statement, SOURCE, sql, params).await? {
+                Output::Rows { schema, batches, note } => {
+                    Reply::Rows(PendingRows { schema, unordered: false, note, source: RowSource::Batches(batches) })
+                }
+                Output::Done { message, counts } => {
+                    if let Some(counts) = counts {
+                        *total.get_or_insert_default() += counts;
+                    }
+                    Reply::Done { message, counts: total }
+                }
+            };
+        }
+        Ok(reply)
+    }
+
+    async fn lookup(&self, f: &ForEntity, sql: &str, rows: usize, width: usize, params: &[ScalarValue]) -> Result<Reply> {
+        let f = if rows == 1 { f.clone() } else { expanded(f, rows, width)? };
+        let (entities, said) = (f.keys.rows.len(), |d: Vec<asof_sql::Diagnostic>| sql_errors(&d, SOURCE, sql));
+        if entities <= EAGER_ENTITIES {
+            let answer = crate::serve::lookup::for_entity(&self.inner, &f, params).await?;
+            let (schema, batches, note) = answer.map_err(said)?;
+            let schema = with_note(&schema, note.as_deref());
+            let batches = batches.iter().map(|b| with_schema(b, &schema)).collect::<Result<_>>()?;
+            return Ok(Reply::Rows(PendingRows { schema, unordered: false, note, source: RowSource::Batches(batches) }));
+        }
+        if entities > self.inner.settings.entities_max {
+            let message = format!("{entities} entities are asked for, the limit is {}", self.inner.settings.entities_max);
+            let d = asof_sql::Diagnostic::error(asof_sql::codes::E0501, f.keys.span, message).help("Ask in several statements.");
+            return Err(said(vec![d]));
+        }
+        let schema = self.columns_of_lookup(&f, sql, params).await?;
+        let source = RowSource::Lookup { engine: self.inner.clone(), lookup: Box::new(f), params: params.to_vec(), sql: sql.to_owned() };
+        Ok(Reply::Rows(PendingRows { schema, unordered: false, note: None, source }))
+    }
+
+    /// `INSERT INTO stream VALUES ($1, $2, ...)` with many rows of parameters: one step.
+    async fn insert_rows(&self, insert: &Insert, batch: &RecordBatch, picks: &[usize], sql: &str) -> Result<Reply> {
+        self.inner.writable(&insert.stream).map_err(|d| sql_errors(&d, SOURCE, sql))?;
+        let registry = self.inner.registry();
+        let stream = registry.streams.get(&insert.stream.value).ok_or_else(|| Error::internal("a writable stream is defined"))?;
+        let names: Vec<&str> = match &insert.columns {
+            Some(names) => names.names.iter().map(|n| n.value.as_str()).collect(),
+            None => stream.schema.columns().iter().map(|c| c.name.as_str()).collect(),
+        };
+        if names.len() != picks.len() {
+            let message = format!("INSERT INTO \"{}\" names {} columns, its source has {}", insert.stream.value, names.len(), picks.len());
+            return Err(Error::invalid(message));
+        }
+        if let Some(name) = names.iter().find(|n| !stream.schema.columns().iter().any(|c| c.name == **n)) {
+            return Err(Error::invalid(format!("stream \"{}\" has no column \"{name}\"", insert.stream.value)));
+        }
+        let columns: Vec<_> = picks.iter().map(|i| batch.column(*i).clone()).collect();
+        let fields: Vec<Field> = names.iter().zip(&columns).map(|(n, c)| Field::new(*n, c.data_type().clone(), true)).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let rows = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
+        let counts = self.inner.push_batch(&insert.stream.value, &[rows], None).await?;
+        Ok(Reply::Done { message: format!("INSERT: read {}, accepted {}", counts.read, counts.accepted), counts: Some(counts) })
+    }
+
+    /// Writes batches into a stream as one step; their columns must be the stream's, those that are NOT NULL among them.
+    pub async fn push(&self, stream: &str, batches: &[RecordBatch], token: Option<&str>) -> Result<IngestCounts> {
+        if let Some(batch) = batches.first() {
+            self.check_columns(stream, &batch.schema())?;
+        }
+        self.inner.push_batch(stream, batches, token).await
+    }
+
+    fn check_columns(&self, stream: &str, given: &Schema) -> Result<()> {
+        let registry = self.inner.registry();
+        let Some(stream_schema) = registry.streams.get(stream).map(|s| s.schema.clone()) else { return Ok(()) };
+        let columns = stream_schema.columns();
+        if let Some(extra) = given.fields().iter().find(|f| !columns.iter().any(|c| &c.name == f.name())) {
+            let near = asof_sql::diagnostic::nearest(extra.name(), columns.iter().map(|c| c.name.as_str()));
+            let near = near.map_or_else(String::new, |n| format!("; the nearest column is \"{n}\""));
+            return Err(Error::invalid(format!("stream \"{stream}\" has no column \"{}\"{near}", extra.name())));
+        }
+        if let Some(missing) = columns.iter().find(|c| !c.nullable && given.field_with_name(&c.name).is_err()) {
+            return Err(Error::invalid(format!("column \"{}\" of stream \"{stream}\" is NOT NULL and is not given", missing.name)));
+        }
+        let time = &columns[stream_schema.event_time()].name;
+        let found = given.field_with_name(time)?.data_type();
+        if found.is_numeric() && registry.streams.get(stream).is_some_and(|s| s.options.time_unit.is_none()) {
+            return Err(Error::invalid(format!("column \"{time}\" of stream \"{stream}\" is a timestamp, found {found}")));
+        }
+        Ok(())
+    }
+
+    /// Keeps rows as a temporary table of this connection.
+    pub fn ingest(&self, table: &str, schema: SchemaRef, batches: Vec<RecordBatch>, how: Ingest) -> Result<()> {
+        if self.inner.registry().kind(table).is_some() {
+            return Err(Error::invalid(format!("\"{table}\" is the name of another object")));
+        }
+        self.temporary.put(table, schema, batches, how)
+    }
+
+    /// Streams, views, tables, then the temporary tables.
+    pub async fn objects(&self) -> Result<Vec<Object>> {
+        use asof_sql::ast::ObjectKind;
+        let registry = self.inner.registry();
+        let mut objects = Vec::new();
+        for (name, stream) in &registry.streams {
+            let key = stream.info.primary_key.iter().map(|i| stream.info.columns[*i].name.clone()).collect();
+            let schema = stream.schema.arrow_schema().clone();
+            objects.push(Object { name: name.clone(), kind: Some(ObjectKind::Stream), schema, key });
+        }
+        for (name, view) in &registry.views {
+            let plan = &view.view.plan;
+            let key = plan.entity.iter().map(|e| e.name.clone()).collect();
+            // The event time can be named, though `*` leaves it out.
+            let time = Field::new(&plan.time_column, asof_sql::plan::instant_type(), true);
+            let fields = plan.output_schema().fields().iter().map(|f| f.as_ref().clone()).chain([time]).collect::<Vec<_>>();
+            objects.push(Object { name: name.clone(), kind: Some(ObjectKind::FeatureView), schema: Arc::new(Schema::new(fields)), key });
+        }
+        for (name, table) in &registry.tables {
+            // One that cannot be read now is not shown rather than hiding the others.
+            if let Ok(table) = self.inner.external_table(table).await {
+                objects.push(Object { name: name.clone(), kind: Some(ObjectKind::Table), schema: table.schema(), key: vec![] });
+            }
+        }
+        objects.extend(self.temporary.all().into_iter().map(|(name, schema)| Object { name, kind: None, schema, key: vec![] }));
+        Ok(objects)
+    }
+
+    /// The kind of the object of a name; `Some(None)` for a temporary table.
+    pub fn kind(&self, name: &str) -> Option<Option<asof_sql::ast::ObjectKind>> {
+        self.inner.registry().kind(name).map(Some).or_else(|| self.temporary.get(name).map(|_| None))
+    }
+}
+
+/// The schema with a note among its metadata, where there is one.
+fn with_note(schema: &SchemaRef, note: Option<&str>) -> SchemaRef {
+    let Some(note) = note else { return schema.clone() };
+    let mut metadata = schema.metadata().clone();
+    metadata.insert("asof.note".into(), note.into());
+    Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata))
+}
+
+/// A look-up for each row of parameters: `$n` of row r becomes parameter r * width + n.
+fn expanded(f: &ForEntity, rows: usize, width: usize) -> Result<ForEntity> {
+    if one_set_only(f) {
+        let message = format!("parameters outside of the keys take one row of parameters, {rows} are given");
+        return Err(Error::invalid(message));
+    }
+    let mut all = f.clone();
+    all.keys.rows = Vec::with_capacity(rows * f.keys.rows.len());
+    for row in 0..rows {
+        for template in &f.keys.rows {
+            let mut key = template.clone();
+            for value in &mut key.values {
+                if let KeyLiteral::Parameter(n) = &mut value.literal {
+                    *n += row * width;
+                }
+            }
+            all.keys.rows.push(key);
+        }
+    }
+    Ok(all)
+}
+
+/// Which parameters the one row of VALUES is made of, where it is made of nothing else.
+fn plain_values(insert: &Insert) -> Option<Vec<usize>> {
+    let ast::SetExpr::Values(values) = insert.source.body.as_ref() else { return None };
+    let [row] = values.rows.as_slice() else { return None };
+    row.iter()
+        .map(|cell| match cell {
+            ast::Expr::Value(v) => match &v.value {
+                ast::Value::Placeholder(p) => p.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1),
+                _ => None,
+            },
+            _ => None,
+        })
+        .collect()
+}
+
+/// Whether the rows of a plan come in no order that means anything, and are read rather than written down.
+fn is_unordered(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Sort(_) | LogicalPlan::Limit(_) | LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => false,
+        LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) => false,
+        LogicalPlan::Projection(p) => is_unordered(&p.input),
+        LogicalPlan::SubqueryAlias(s) => is_unordered(&s.input),
+        _ => true,
+    }
+}

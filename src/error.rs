@@ -85,9 +85,9 @@ impl Error {
         Self { kind: Kind::Invalid, message, sql: errors, found: None }
     }
 
-    /// An error found at a place of SQL, by what has no text to show it in; whoever has the text renders [`Self::found`].
-    pub(crate) fn at_place(diagnostic: Diagnostic) -> Self {
-        let message = diagnostic.message.clone();
+    /// An error found at a place of SQL, by what has no text to show it in; whoever has the text renders [`Self::found`],
+    /// anybody else shows the message.
+    pub(crate) fn at_place(diagnostic: Diagnostic, message: String) -> Self {
         Self { kind: Kind::Invalid, message, sql: Vec::new(), found: Some(Box::new(diagnostic)) }
     }
 

@@ -31,6 +31,9 @@ const KEEP_EVERY: Duration = Duration::from_secs(3);
 /// Of 100; half is the usual priority, and this is nice 9 where there is nice.
 const WORK_PRIORITY: u8 = 25;
 
+/// A certificate and its key, PEM.
+type Identity = (Vec<u8>, Vec<u8>);
+
 /// Runs `asof serve`.
 pub(super) fn run(warehouse: &str, options: &args::ServeOptions) -> Result<Code, Failure> {
     let tls = tls(options)?;
@@ -74,7 +77,7 @@ async fn serve(
     engine: &Engine,
     work: &Runtime,
     options: &args::ServeOptions,
-    tls: Option<(Vec<u8>, Vec<u8>)>,
+    tls: Option<Identity>,
     token: Option<String>,
 ) -> Result<(), Failure> {
     // Before the address is told: whoever reads it may stop the server at once.
@@ -145,7 +148,7 @@ fn write_address(file: &Path, address: &str) -> Result<(), Failure> {
     std::fs::rename(part, file).map_err(failed)
 }
 
-fn tls(options: &args::ServeOptions) -> Result<Option<(Vec<u8>, Vec<u8>)>, Failure> {
+fn tls(options: &args::ServeOptions) -> Result<Option<Identity>, Failure> {
     let (Some(certificate), Some(key)) = (&options.tls_cert, &options.tls_key) else { return Ok(None) };
     let read = |path: &Path| std::fs::read(path).map_err(|e| Failure::usage(format!("reading \"{}\": {e}", path.display())));
     Ok(Some((read(certificate)?, read(key)?)))

@@ -149,7 +149,7 @@ fn at(code: Code, span: Span, error: DataFusionError) -> DataFusionError {
         Some(first) => diagnostic.help(format!("{}{}.", first.to_uppercase(), letters.as_str())),
         None => diagnostic,
     };
-    Error::at_place(diagnostic).into()
+    Error::at_place(diagnostic, message).into()
 }
 
 impl AsofJoin {

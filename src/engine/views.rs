@@ -125,10 +125,12 @@ impl Inner {
                     online.apply(&[Change { stream, rows: gone, gone: true }, Change { stream, rows: come, gone: false }])
                 }
                 Changes::Since(version) => {
-                    online.set_loading(true);
+                    online.begin_load();
                     let applied = self.apply_since(&online, stream, history, *version).await;
-                    // On an error it stays so: the state is given up below.
-                    online.set_loading(applied.is_err());
+                    // After an error it answers no more: the state is given up below.
+                    if applied.is_ok() {
+                        online.end_load();
+                    }
                     applied
                 }
                 Changes::Unknown => {

@@ -328,14 +328,12 @@ pub(crate) async fn features(
     let path = engine.settings.read_path;
     if path != ReadPath::History {
         let mut online = engine.online(name).await?;
-        // What a write makes stale or evicts during the read does not count.
         for _ in 0..READS_MAX {
-            if !(online.answers(at.at) || asof_udfs::seeded_bug("evicted-answered")) {
-                break;
+            if let Some(features) = online.read(keys, unknown, at) {
+                return Ok((features?, None));
             }
-            let features = online.features(keys, unknown, &vec![at; unknown.len()])?;
-            if online.answers(at.at) || asof_udfs::seeded_bug("evicted-answered") {
-                return Ok((features, None));
+            if !online.answers(at.at) && !online.is_stale() {
+                break;
             }
             online = engine.online(name).await?;
         }
@@ -364,12 +362,7 @@ pub(crate) fn features_now(
     at: Instant,
 ) -> Option<Result<Vec<ArrayRef>>> {
     let online = engine.ready_view(name).filter(|o| Arc::ptr_eq(&o.view, view))?;
-    if engine.settings.read_path == ReadPath::History || !online.answers(at.at) {
-        return None;
-    }
-    let features = online.features(keys, unknown, &vec![at; unknown.len()]);
-    // What a write makes stale or evicts during the read does not count.
-    online.answers(at.at).then_some(features)
+    if engine.settings.read_path == ReadPath::History { None } else { online.read(keys, unknown, at) }
 }
 
 /// The same features by the batch path.

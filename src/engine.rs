@@ -8,6 +8,7 @@ mod connection;
 mod explain;
 mod session;
 mod show;
+mod sources;
 mod statement;
 pub(crate) mod views;
 mod write;
@@ -25,6 +26,7 @@ use datafusion::prelude::SessionContext;
 use tokio::sync::Mutex;
 
 pub use self::connection::{Connection, Ingest, Object, PendingRows, Prepared, Reply};
+use self::sources::Sources;
 use self::views::Views;
 pub use crate::connect::ingest::IngestCounts;
 use crate::connect::ingest::Pipeline;
@@ -120,6 +122,7 @@ impl EngineBuilder {
                 catalog: Mutex::new(()),
                 streams: Mutex::new(BTreeMap::new()),
                 views: Views::default(),
+                sources: Sources::default(),
                 written: RwLock::new(BTreeSet::new()),
                 address: RwLock::new(None),
                 temporary_bytes: AtomicUsize::new(0),
@@ -158,6 +161,7 @@ pub(crate) struct Inner {
     catalog: Mutex<()>,
     streams: Mutex<BTreeMap<String, Arc<Mutex<OpenStream>>>>,
     views: Views,
+    sources: Sources,
     /// The streams whose lease this process holds.
     written: RwLock<BTreeSet<String>>,
     /// Where others reach this process, for those whom a lease turns away.
@@ -239,6 +243,7 @@ impl Engine {
 
     /// Releases what this process holds of the warehouse.
     pub async fn close(self) -> Result<()> {
+        self.inner.stop_sources(None).await;
         let streams = std::mem::take(&mut *self.inner.streams.lock().await);
         for stream in streams.into_values() {
             let mut stream = stream.lock().await;
@@ -308,8 +313,10 @@ impl Inner {
     /// A stream's history; readable while it is written.
     pub(crate) async fn history(&self, name: &str) -> Result<crate::history::StreamHistory> {
         let open = self.stream(name).await?;
-        let history = open.lock().await.pipeline.history().clone();
-        Ok(history)
+        let mut open = open.lock().await;
+        // What was served is there when history is asked.
+        open.pipeline.flush().await?;
+        Ok(open.pipeline.history().clone())
     }
 
     /// The histories of a view's streams at their newest versions.

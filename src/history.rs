@@ -42,6 +42,7 @@ pub use self::lookup::Existing;
 pub use self::scan::{HistoryTable, TableOptions};
 use self::table::{Layout, Table};
 pub use self::write::{WriteOptions, Writer, WrittenFiles};
+use crate::crash::crash_point;
 use crate::error::{Error, Result};
 use crate::warehouse::Warehouse;
 
@@ -331,12 +332,16 @@ impl StreamHistory {
             }
             files.extend(writer.finish().await?);
         }
-        for (table, rows) in [(late, late_rows), (rejected, rejected_rows)] {
+        crash_point("history.prepared");
+        for (table, rows, point) in [(late, late_rows, "late.committed"), (rejected, rejected_rows, "rejected.committed")] {
             if rows.iter().any(|batch| batch.num_rows() > 0) {
                 commit_aside(table, rows, &progress).await?;
+                crash_point(point);
             }
         }
-        history.commit(files.into_actions(), &progress, info).await
+        let outcome = history.commit(files.into_actions(), &progress, info).await?;
+        crash_point("history.committed");
+        Ok(outcome)
     }
 
     /// Makes the tables take further columns, all nullable and behind those that are there; older rows have NULL in them.

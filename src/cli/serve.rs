@@ -107,7 +107,7 @@ async fn serve(
     Ok(served.map_err(Error::from)?)
 }
 
-/// Keeps the leases of all streams and the states of all views; `ready` once all views have one.
+/// Keeps the leases of all streams, the states of all views and the reading of logs; `ready` once all views have one.
 async fn keep(engine: Engine, ready: watch::Sender<bool>) {
     let mut ticks = tokio::time::interval(KEEP_EVERY);
     loop {
@@ -121,6 +121,7 @@ async fn keep(engine: Engine, ready: watch::Sender<bool>) {
             Ok(()) => {}
             Err(e) => tracing::warn!(error = %e, "a view has no online state yet"),
         }
+        engine.keep_sources().await;
     }
 }
 

@@ -128,6 +128,11 @@ impl Engine {
         self.inner.keep_leases().await;
     }
 
+    /// Reads the streams that have a log; to be called every few seconds by a process that serves.
+    pub async fn keep_sources(&self) {
+        self.inner.keep_sources().await;
+    }
+
     /// Builds the online state of every view that has none; the first error is told once all were tried.
     pub async fn warm(&self) -> Result<()> {
         let names: Vec<String> = self.inner.registry().views.keys().cloned().collect();

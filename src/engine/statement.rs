@@ -118,6 +118,10 @@ impl Inner {
             if matches!(change, Change::Nothing) {
                 return Ok(Ok(Output::Done { message: "nothing to do".into(), counts: None }));
             }
+            // What is read goes by one definition from its first record to its last.
+            if let Change::StreamAltered(name, _) | Change::Dropped(ObjectKind::Stream, name) = &change {
+                self.stop_sources(Some(name)).await;
+            }
             // Tables come before the definition: tables without one are harmless, the reverse is not.
             match &change {
                 Change::StreamCreated(name) => {
@@ -155,6 +159,11 @@ impl Inner {
                 let connector = self.registry().streams[&name].options.connector.clone();
                 match connector {
                     Connector::Push => done(format!("stream \"{name}\" created")),
+                    Connector::Kafka(_) if self.reads_logs() => {
+                        self.keep_sources().await;
+                        done(format!("stream \"{name}\" created; its topic is read from now on"))
+                    }
+                    Connector::Kafka(_) => done(format!("stream \"{name}\" created; a process that serves (asof serve) reads its topic")),
                     Connector::File { follow, .. } => {
                         let counts = self.read_files(&name).await?;
                         if follow {
@@ -193,6 +202,9 @@ impl Inner {
                     && let AlterAction::SetOptions(_) = &a.action
                 {
                     self.read_files(&name).await?;
+                }
+                if self.reads_logs() {
+                    self.keep_sources().await;
                 }
                 done(format!("stream \"{name}\" altered"))
             }

@@ -82,6 +82,13 @@ impl Inner {
         online.saw(greatest);
         online.advance(self.horizon(&online.view, greatest));
         bootstrap(&online, &scans, self.context.task_ctx()).await?;
+        for (stream, held) in sorted_streams(&online.view).iter().zip(&held) {
+            for changes in held.pipeline.staged_changes() {
+                if let Changes::Rows { gone, come } = changes {
+                    online.apply(&[Change { stream, rows: gone, gone: true }, Change { stream, rows: come, gone: false }])?;
+                }
+            }
+        }
         online.sweep();
         self.views.put(name, online.clone());
         Ok(online)

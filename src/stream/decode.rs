@@ -41,6 +41,7 @@ pub use batch::decode_batch;
 pub use csv::{CsvLines, CsvOptions};
 pub use json::{JsonDecoder, JsonLines};
 pub use lines::{LineSplitter, Piece};
+pub use text::parse_timestamp as parse_time;
 
 /// How many bytes of a record longer than [`Options::record_bytes_max`] are kept as its raw bytes.
 pub const RAW_PREFIX_BYTES: usize = 64 * 1024;

@@ -1,6 +1,7 @@
 //! The integration tests, one binary: SQL scripts in every mode, random worlds against the oracle, diagnostics.
 
 mod diagnostics;
+mod kafka;
 mod layers;
 mod oracle;
 mod random;

@@ -61,6 +61,11 @@ impl JsonDecoder {
         }
     }
 
+    /// Rejects a record for what its source says of it.
+    pub fn reject(&mut self, offset: i64, raw: &[u8], reason: &str) {
+        self.collector.reject(offset, raw, reason.to_owned());
+    }
+
     /// Decodes whole lines, the first record of which has the offset `next`; returns the offset behind the last.
     pub fn lines(&mut self, mut next: i64, lines: &[u8]) -> i64 {
         // The whole is checked for UTF-8 at once; only where that fails does each line answer for itself.

@@ -195,6 +195,7 @@ impl Connection {
                 StatementKind::Query(_)
                     | StatementKind::ForEntity(_)
                     | StatementKind::Show(_)
+                    | StatementKind::ShowStreamStatus { .. }
                     | StatementKind::Describe { .. }
                     | StatementKind::ShowCreate { .. }
                     | StatementKind::Explain(_)

@@ -10,6 +10,7 @@ mod session;
 mod show;
 mod sources;
 mod statement;
+mod status;
 pub(crate) mod views;
 mod write;
 
@@ -30,6 +31,7 @@ use self::sources::Sources;
 use self::views::Views;
 pub use crate::connect::ingest::IngestCounts;
 use crate::connect::ingest::Pipeline;
+use crate::connect::status::Statuses;
 use crate::error::{Error, Result};
 use crate::history::{Part, TableOptions};
 use crate::op::asof_join::{Identity, TieOrder};
@@ -124,6 +126,8 @@ impl EngineBuilder {
                 views: Views::default(),
                 sources: Sources::default(),
                 written: RwLock::new(BTreeSet::new()),
+                statuses: Statuses::default(),
+                positions_known: std::sync::Mutex::default(),
                 address: RwLock::new(None),
                 temporary_bytes: AtomicUsize::new(0),
                 parsed: connection::ParsedTexts::default(),
@@ -164,6 +168,10 @@ pub(crate) struct Inner {
     sources: Sources,
     /// The streams whose lease this process holds.
     written: RwLock<BTreeSet<String>>,
+    /// How far each stream is.
+    pub(crate) statuses: Statuses,
+    /// The streams of whose statuses nothing is left to be looked up in history.
+    positions_known: std::sync::Mutex<BTreeSet<String>>,
     /// Where others reach this process, for those whom a lease turns away.
     address: RwLock<Option<String>>,
     /// The memory of all temporary tables, bytes.

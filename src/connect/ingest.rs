@@ -241,6 +241,16 @@ impl Pipeline {
         self.greatest
     }
 
+    /// The partitions that valid records came from, in the order of names.
+    pub fn partitions(&self) -> impl Iterator<Item = &str> {
+        self.times.iter().map(|(partition, _)| partition)
+    }
+
+    /// The greatest event time of a partition minus the disorder; None before its first valid record.
+    pub fn watermark(&self, partition: &str) -> Option<i64> {
+        self.times.greatest(partition).map(|greatest| greatest.saturating_sub(self.schema.disorder_us()))
+    }
+
     /// The memory of the table of recent identities, bytes.
     pub fn dedupe_bytes(&self) -> usize {
         self.dedupe.as_ref().map_or(0, Dedupe::memory_bytes)
@@ -253,7 +263,12 @@ impl Pipeline {
 
     /// The offset of the next record of a partition whose records can be read again; `None` where none was committed.
     pub async fn committed_offset(&self, partition: &str) -> Result<Option<i64>> {
-        self.history.transaction_version(&offset_app(partition)).await
+        Self::committed_in(&self.history, partition).await
+    }
+
+    /// The same, of a history whose pipeline is busy.
+    pub async fn committed_in(history: &StreamHistory, partition: &str) -> Result<Option<i64>> {
+        history.transaction_version(&offset_app(partition)).await
     }
 
     /// Whether a token was applied.

@@ -200,6 +200,7 @@ impl Connection {
                 StatementKind::Query(_)
                     | StatementKind::ForEntity(_)
                     | StatementKind::Show(_)
+                    | StatementKind::ShowStreamStatus { .. }
                     | StatementKind::Describe { .. }
                     | StatementKind::ShowCreate { .. }
                     | StatementKind::Explain(_)

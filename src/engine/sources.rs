@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 
-use super::{Inner, OpenStream};
-use crate::connect::ingest::{IngestCounts, decode_options};
-use crate::connect::kafka::{Client, Decoding, Event, Gap, Progress, Reader};
+use super::{Inner, OpenStream, Output};
+use crate::connect::ingest::decode_options;
+use crate::connect::kafka::{Client, Decoding, Event, Gap, Reader};
+use crate::connect::status::SourceState;
 use crate::crash::crash_point;
 use crate::error::{Error, Kind, Result};
 use crate::registry::options::kafka::{KafkaOptions, Start};
@@ -40,36 +41,19 @@ pub(super) struct Sources {
 struct Running {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
-    health: Arc<Health>,
+    halt: Arc<Halt>,
 }
 
-/// How the reading of a stream is.
+/// What stopped a stream, and how it is told to go on.
 #[derive(Debug, Default)]
-pub(crate) struct Health {
-    inner: StdMutex<HealthInner>,
+struct Halt {
+    gaps: StdMutex<Vec<Gap>>,
     resume: Notify,
 }
 
-#[derive(Debug, Default, Clone)]
-struct HealthInner {
-    stopped: Option<String>,
-    waiting: Option<String>,
-    gaps: Vec<Gap>,
-    progress: Option<Arc<Progress>>,
-    partitions: BTreeMap<i32, PartitionHealth>,
-}
-
-/// What one partition has come to since it is read by this process.
-#[derive(Debug, Default, Clone, Copy)]
-struct PartitionHealth {
-    next: i64,
-    counts: IngestCounts,
-    last_commit: Option<i64>,
-}
-
-impl Health {
-    fn get(&self) -> MutexGuard<'_, HealthInner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+impl Halt {
+    fn gaps(&self) -> MutexGuard<'_, Vec<Gap>> {
+        self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,9 +111,9 @@ impl Inner {
                 continue;
             }
             let (stop, stopped) = watch::channel(false);
-            let health = Arc::new(Health::default());
-            let task = tokio::spawn(read(Arc::downgrade(self), name.clone(), health.clone(), stopped));
-            running.insert(name.clone(), Running { stop, task, health });
+            let halt = Arc::new(Halt::default());
+            let task = tokio::spawn(read(Arc::downgrade(self), name.clone(), halt.clone(), stopped));
+            running.insert(name.clone(), Running { stop, task, halt });
         }
     }
 
@@ -152,22 +136,23 @@ impl Inner {
     }
 
     /// `RESUME STREAM ... PAST GAP`: goes on behind records that the broker deleted before they were read; the commit records the gap.
-    pub(crate) async fn resume_stream(&self, stream: &str) -> Result<String> {
-        let definition = self.definition(stream)?;
-        let options = kafka_of(&definition)?;
-        let health = self.sources.running.lock().await.get(stream).map(|r| r.health.clone());
-        let gaps = health.as_ref().map(|h| h.get().gaps.clone()).unwrap_or_default();
-        let Some(health) = health.filter(|_| !gaps.is_empty()) else {
+    pub(super) async fn resume_stream(&self, stream: &str) -> Result<Output> {
+        let halt = self.sources.running.lock().await.get(stream).map(|r| r.halt.clone());
+        let gaps = halt.as_ref().map(|h| h.gaps().clone()).unwrap_or_default();
+        let Some(halt) = halt.filter(|_| !gaps.is_empty()) else {
             return Err(Error::invalid(format!("stream \"{stream}\" is not stopped at a gap")));
         };
+        let definition = self.definition(stream)?;
+        let options = kafka_of(&definition)?;
         let mut open = self.holding(stream).await?;
         for gap in &gaps {
             open.pipeline.skip_to(&partition_name(options, gap.partition), gap.first, true).await?;
         }
-        health.get().gaps.clear();
-        health.resume.notify_one();
-        let told: Vec<String> = gaps.iter().map(|g| format!("partition {}: {} to {}", g.partition, g.wanted, g.first)).collect();
-        Ok(format!("stream \"{stream}\" goes on; offsets passed over: {}", told.join(", ")))
+        halt.gaps().clear();
+        halt.resume.notify_one();
+        let told: Vec<String> = gaps.iter().map(|g| format!("partition {} from {} to {}", g.partition, g.wanted, g.first)).collect();
+        let message = format!("stream \"{stream}\" goes on; passed over: {}", told.join(", "));
+        Ok(Output::Done { message, counts: None })
     }
 
     /// Commits what is staged, as the process that writes the stream.
@@ -221,11 +206,11 @@ async fn asked(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Reads a stream until it is asked to end.
-async fn read(engine: Weak<Inner>, stream: String, health: Arc<Health>, mut stop: watch::Receiver<bool>) {
+async fn read(engine: Weak<Inner>, stream: String, halt: Arc<Halt>, mut stop: watch::Receiver<bool>) {
     let mut backoff = Backoff::new();
     loop {
         let began = Instant::now();
-        let error = match read_once(&engine, &stream, &health, &mut stop).await {
+        let error = match read_once(&engine, &stream, &halt, &mut stop).await {
             Ok(End::Asked | End::Gone) => return,
             Err(e) => e,
         };
@@ -233,55 +218,62 @@ async fn read(engine: Weak<Inner>, stream: String, health: Arc<Health>, mut stop
         if began.elapsed() > WAIT_MAX {
             backoff = Backoff::new();
         }
-        let passes = matches!(error.kind(), Kind::Unavailable | Kind::Closed);
         if error.kind() == Kind::Closed {
             inner.lost(&stream).await;
         }
-        drop(inner);
-        tracing::warn!(stream, error = %error, passes, "the stream is not read");
-        {
-            let mut health = health.get();
-            let message = Some(error.message().to_owned());
-            if passes { health.waiting = message } else { health.stopped = message }
+        let passes = matches!(error.kind(), Kind::Unavailable | Kind::Closed);
+        let elsewhere = match inner.definition(&stream) {
+            Ok(definition) if !inner.is_written(&stream) => inner.holder_of(&definition).await.unwrap_or(None),
+            _ => None,
+        };
+        match elsewhere {
+            Some(holder) => inner.statuses.say(&stream, SourceState::Elsewhere, Some(holder)),
+            None => {
+                tracing::warn!(stream, error = %error, passes, "the stream is not read");
+                let state = if passes { SourceState::Paused } else { SourceState::Stopped };
+                inner.statuses.say(&stream, state, Some(error.message().to_owned()));
+            }
         }
-        let again = async { if passes { tokio::time::sleep(backoff.next()).await } else { health.resume.notified().await } };
+        drop(inner);
+        let again = async { if passes { tokio::time::sleep(backoff.next()).await } else { halt.resume.notified().await } };
         tokio::select! {
             () = asked(&mut stop) => return,
             () = again => {}
         }
-        let mut health = health.get();
-        (health.waiting, health.stopped) = (None, None);
     }
 }
 
 /// Reads a stream until something fails.
-async fn read_once(engine: &Weak<Inner>, stream: &str, health: &Arc<Health>, stop: &mut watch::Receiver<bool>) -> Result<End> {
+async fn read_once(engine: &Weak<Inner>, stream: &str, halt: &Halt, stop: &mut watch::Receiver<bool>) -> Result<End> {
     let Some(inner) = engine.upgrade() else { return Ok(End::Gone) };
     let definition = inner.definition(stream)?;
     let options = kafka_of(&definition)?.clone();
     drop(inner.holding(stream).await?);
+    inner.statuses.say(stream, SourceState::Starting, None);
     let opening = options.clone();
     let opened = tokio::task::spawn_blocking(move || Client::open(&opening)).await;
     let client = Arc::new(opened.map_err(|e| Error::internal(format!("the client did not start: {e}")))??);
     let partitions = ask(&client, Client::partitions).await?;
     let from = inner.positions(stream, &client, partitions, options.start).await?;
     let wanted = from.clone();
-    stopped_at(health, ask(&client, move |c| c.gaps(&wanted)).await?)?;
+    stopped_at(halt, ask(&client, move |c| c.gaps(&wanted)).await?)?;
     let skew = definition.options.max_future_skew.unwrap_or(inner.settings.max_future_skew_default_us);
     let decoding = Decoding {
         schema: definition.schema.clone(),
         options: decode_options(&definition, inner.settings.record_bytes_max, None),
         max_future_skew_us: skew,
     };
-    {
-        let mut health = health.get();
-        health.progress = Some(client.progress.clone());
-        health.partitions = from.iter().map(|(p, next)| (*p, PartitionHealth { next: *next, ..PartitionHealth::default() })).collect();
-    }
+    inner.statuses.update(stream, |status| {
+        status.retain(|name| from.iter().any(|(p, _)| partition_name(&options, *p) == name));
+        for (partition, next) in &from {
+            status.partition(&partition_name(&options, *partition)).offset = *next;
+        }
+        status.say(SourceState::Running, None);
+    });
     let mut reader = Reader::start(client.clone(), &from, decoding)?;
     drop(inner);
     tracing::info!(stream, topic = options.topic, partitions = from.len(), "reading");
-    let mut feed = Feed { engine: engine.clone(), stream: stream.to_owned(), options, health: health.clone(), looked: Instant::now() };
+    let mut feed = Feed { engine: engine.clone(), stream: stream.to_owned(), options, client: client.clone(), looked: Instant::now() };
     loop {
         let Some(due) = feed.due().await else { return Ok(End::Gone) };
         let event = tokio::select! {
@@ -304,7 +296,7 @@ async fn read_once(engine: &Weak<Inner>, stream: &str, health: &Arc<Health>, sto
                     if e.kind() != Kind::Unavailable {
                         return Err(e);
                     }
-                    health.get().waiting = Some(e.message().to_owned());
+                    feed.say(SourceState::Paused, Some(&e));
                     tokio::select! {
                         () = asked(stop) => return Ok(End::Asked),
                         () = tokio::time::sleep(backoff.next()) => {}
@@ -322,7 +314,7 @@ async fn read_once(engine: &Weak<Inner>, stream: &str, health: &Arc<Health>, sto
             }
             Some(Event::Gap(gaps)) => {
                 feed.flush(&reader).await?;
-                stopped_at(health, gaps)?;
+                stopped_at(halt, gaps)?;
             }
             Some(Event::Failed(e)) => {
                 feed.flush(&reader).await?;
@@ -334,12 +326,12 @@ async fn read_once(engine: &Weak<Inner>, stream: &str, health: &Arc<Health>, sto
 }
 
 /// A gap is an error that only somebody's decision mends.
-fn stopped_at(health: &Health, gaps: Vec<Gap>) -> Result<()> {
+fn stopped_at(halt: &Halt, gaps: Vec<Gap>) -> Result<()> {
     if gaps.is_empty() {
         return Ok(());
     }
     let told: Vec<String> = gaps.iter().map(ToString::to_string).collect();
-    health.get().gaps = gaps;
+    *halt.gaps() = gaps;
     Err(Error::data(format!(
         "the log does not go on where history ends: {}; RESUME STREAM ... PAST GAP goes on without them",
         told.join("; ")
@@ -351,13 +343,19 @@ struct Feed {
     engine: Weak<Inner>,
     stream: String,
     options: KafkaOptions,
-    health: Arc<Health>,
+    client: Arc<Client>,
     looked: Instant,
 }
 
 impl Feed {
     fn engine(&self) -> Result<Arc<Inner>> {
         self.engine.upgrade().ok_or_else(|| Error::closed("the engine is gone"))
+    }
+
+    fn say(&self, state: SourceState, error: Option<&Error>) {
+        if let Some(inner) = self.engine.upgrade() {
+            inner.statuses.say(&self.stream, state, error.map(|e| e.message().to_owned()));
+        }
     }
 
     /// When the next commit is due; `None` where the engine is gone.
@@ -389,15 +387,24 @@ impl Feed {
         let open = inner.stream(&self.stream).await?;
         let mut open = open.lock().await;
         let now = inner.now();
-        let step = open.pipeline.stage(&partition_name(&self.options, partition), decoded, next, now).await?;
+        let name = partition_name(&self.options, partition);
+        let step = open.pipeline.stage(&name, decoded, next, now).await?;
         let counts = inner.applied(&self.stream, &open, step).await;
         crash_point("state.applied");
+        let watermark = open.pipeline.watermark(&name);
         drop(open);
-        let mut health = self.health.get();
-        health.waiting = None;
-        let partition = health.partitions.entry(partition).or_default();
-        partition.next = next;
-        partition.counts += counts;
+        inner.statuses.update(&self.stream, |status| {
+            let end = self.client.progress.end(partition);
+            let p = status.partition(&name);
+            p.offset = next;
+            p.end_offset = end.map(|end| end.max(next));
+            p.watermark = watermark;
+            p.accepted += counts.accepted;
+            p.duplicate += counts.duplicate;
+            p.late += counts.late;
+            p.rejected += counts.rejected;
+            status.say(SourceState::Running, None);
+        });
         Ok(())
     }
 
@@ -408,15 +415,23 @@ impl Feed {
         let committed = inner.commit_staged(&mut *open.lock().await).await?;
         let now = inner.now();
         let mut offsets = Vec::new();
-        let mut health = self.health.get();
-        for (name, next) in committed {
-            if let Some(partition) = name.rsplit_once('/').and_then(|(_, p)| p.parse::<i32>().ok()) {
-                offsets.push((partition, next));
-                health.partitions.entry(partition).or_default().last_commit = Some(now);
+        inner.statuses.update(&self.stream, |status| {
+            for (name, next) in &committed {
+                status.partition(name).last_commit = Some(now);
+                if let Some(partition) = name.rsplit_once('/').and_then(|(_, p)| p.parse::<i32>().ok()) {
+                    offsets.push((partition, *next));
+                }
             }
-        }
-        health.waiting = None;
-        drop(health);
+            for p in &mut status.partitions {
+                let number = p.partition.rsplit_once('/').and_then(|(_, p)| p.parse::<i32>().ok());
+                p.end_offset = number.and_then(|n| self.client.progress.end(n)).map(|end| end.max(p.offset));
+            }
+            // Where the brokers cannot be reached, the library goes on trying.
+            match self.client.progress.error() {
+                Some(e) => status.say(SourceState::Paused, Some(e)),
+                None => status.say(SourceState::Running, None),
+            }
+        });
         if !offsets.is_empty() {
             reader.committed(offsets);
         }
@@ -428,7 +443,7 @@ impl Feed {
         match self.flush(reader).await {
             Err(e) if e.kind() == Kind::Unavailable => {
                 tracing::warn!(stream = self.stream, error = %e, "a commit failed and is tried again");
-                self.health.get().waiting = Some(e.message().to_owned());
+                self.say(SourceState::Paused, Some(&e));
                 tokio::time::sleep(WAIT_FIRST).await;
                 Ok(())
             }

@@ -85,6 +85,11 @@ impl Inner {
                 self.writable(stream).map_err(say)?;
                 self.reprocess(&stream.value).await
             }
+            StatementKind::ResumeStream { stream } => {
+                self.writable(stream).map_err(say)?;
+                self.resume_stream(&stream.value).await
+            }
+            StatementKind::ShowStreamStatus { stream } => self.show_stream_status(stream.as_ref()).await?.map_err(say),
             StatementKind::Show(what) => self.show(*what),
             StatementKind::Describe { name } => self.describe(name).await?.map_err(say),
             StatementKind::ShowCreate { name, kind } => self.show_create(name, *kind).map_err(say),
@@ -156,6 +161,8 @@ impl Inner {
         Ok(match change {
             Change::Nothing => done("nothing to do".into()),
             Change::StreamCreated(name) => {
+                // A look at one of this name that was just dropped may have left its status.
+                self.statuses.remove(&name);
                 let connector = self.registry().streams[&name].options.connector.clone();
                 match connector {
                     Connector::Push => done(format!("stream \"{name}\" created")),
@@ -183,11 +190,13 @@ impl Inner {
                 match kind {
                     ObjectKind::Stream => {
                         self.written.write().unwrap_or_else(|e| e.into_inner()).remove(&name);
+                        self.positions_known.lock().unwrap_or_else(|e| e.into_inner()).remove(&name);
                         if let Some(open) = self.streams.lock().await.remove(&name)
                             && let Some(lease) = open.lock().await.lease.take()
                         {
                             lease.release().await?;
                         }
+                        self.statuses.remove(&name);
                     }
                     ObjectKind::FeatureView => self.views.remove(&name),
                     ObjectKind::Table => {}
@@ -222,7 +231,9 @@ impl Inner {
                 if !engine.registry().streams.contains_key(&stream) {
                     return;
                 }
-                if let Err(e) = engine.read_files(&stream).await {
+                let read = engine.read_files(&stream).await;
+                engine.note_files(&stream, read.as_ref().err());
+                if let Err(e) = read {
                     tracing::warn!(%stream, error = %e, "files cannot be read now");
                 }
             }

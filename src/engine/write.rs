@@ -73,7 +73,9 @@ impl Inner {
     }
 
     async fn keep_lease(&self, name: &str) {
-        let Err(e) = self.writing(name).await.map(drop) else { return };
+        let held = self.writing(name).await.map(drop);
+        self.note_lease(name, held.as_ref().err()).await;
+        let Err(e) = held else { return };
         tracing::warn!(stream = name, error = %e, "the stream's lease is not held");
         if e.kind() == crate::error::Kind::Closed {
             // Another process writes it now: from here on it is looked at anew.
@@ -127,6 +129,7 @@ impl Inner {
     async fn push(&self, stream: &str, open: &mut OpenStream, decoded: Decoded, token: Option<&str>) -> Result<IngestCounts> {
         let now = self.now();
         let step = open.pipeline.take(PUSH, decoded, Granularity::Call, token, now).await?;
+        self.note_step(stream, &open.pipeline, PUSH, &step).await;
         Ok(self.applied(stream, open, step).await)
     }
 
@@ -228,6 +231,7 @@ impl Inner {
             while let Some(chunk) = decoded.recv().await {
                 let now = self.now();
                 let step = open.pipeline.take(&partition, chunk?, Granularity::Record, None, now).await?;
+                self.note_step(stream, &open.pipeline, &partition, &step).await;
                 total += self.applied(stream, &open, step).await;
             }
         }

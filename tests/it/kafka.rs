@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow::util::pretty::pretty_format_batches;
 use asof::{Durability, Engine, Kind, Output};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -72,10 +73,13 @@ fn produce(cluster: &Cluster, log: &[Record]) {
 }
 
 /// Waits until something is so.
-async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+async fn until(engine: &Engine, what: &str, mut so: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !so().await {
-        assert!(began.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
+        if began.elapsed() > Duration::from_secs(60) {
+            let status = pretty_format_batches(&rows(engine, "SHOW STREAM STATUS").await).expect("a table");
+            panic!("not within a minute: {what}\n{status}");
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -222,7 +226,7 @@ async fn a_log_means_the_same_however_it_is_read() {
                     && count(&engine, "pay$late").await == expected.late.len() as i64
                     && count(&engine, "pay$rejected").await == expected.rejected.len() as i64
             };
-            until("the log is read", behind).await;
+            until(&engine, "the log is read", behind).await;
             compare(&engine, &expected).await;
             engine.close().await.expect("it closes");
             engine = open(folder.path()).await;
@@ -243,7 +247,7 @@ async fn what_was_read_is_served_before_it_is_committed() {
     produce(&cluster, &[Record { partition: 0, raw, event: Some(event) }]);
     let sql = format!("SELECT n FROM spend FOR ENTITY 'u1' AS OF TIMESTAMP '{}'", timestamp(BASE));
     let served = async || rows(&engine, &sql).await[0].column(0).as_primitive::<Int64Type>().value(0) == 1;
-    until("the event is served", served).await;
+    until(&engine, "the event is served", served).await;
     let data = || std::fs::read_dir(folder.path().join("streams/pay")).expect("the table's folder").count();
     // The log alone: no file of rows.
     assert_eq!(data(), 1, "nothing is committed yet");
@@ -266,7 +270,7 @@ async fn a_gap_stops_the_stream_until_somebody_decides() {
     let log = random_log(9, 300);
     produce(&first, &log);
     let expected = meaning(&log);
-    until("the log is read", async || count(&engine, "pay").await == expected.visible.len() as i64).await;
+    until(&engine, "the log is read", async || count(&engine, "pay").await == expected.visible.len() as i64).await;
     // Another topic of the same name: it ends before the place where reading goes on.
     run(&engine, &format!("ALTER STREAM pay SET (brokers = '{}')", second.bootstrap_servers())).await;
     let refused = async || match engine.execute("RESUME STREAM pay PAST GAP", &[]).await {
@@ -276,9 +280,9 @@ async fn a_gap_stops_the_stream_until_somebody_decides() {
         }
         Ok(_) => true,
     };
-    until("the gap is found", refused).await;
+    until(&engine, "the gap is found", refused).await;
     produce(&second, &[Record { partition: 1, raw: br#"{"id":"new","u":"u1","x":1,"ts":1714999999000000}"#.to_vec(), event: None }]);
-    until("it goes on", async || count(&engine, "pay").await == expected.visible.len() as i64 + 1).await;
+    until(&engine, "it goes on", async || count(&engine, "pay").await == expected.visible.len() as i64 + 1).await;
     engine.close().await.expect("it closes");
 }
 

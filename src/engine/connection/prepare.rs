@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::ast;
 
 use super::super::Output;
 use super::super::statement::sql_errors;
+use super::super::status::status_schema;
 use super::{Connection, SOURCE, TEMPORARY};
 use crate::error::{Error, Result};
 
@@ -73,6 +74,7 @@ impl Connection {
                     Output::Done { .. } => Ok(None),
                 }
             }
+            StatementKind::ShowStreamStatus { .. } => Ok(Some(status_schema())),
             StatementKind::Explain(explain) => {
                 let names = match &explain.target {
                     asof_sql::ast::ExplainTarget::FeatureView(_) => ["part", "text"],

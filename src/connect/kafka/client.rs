@@ -144,9 +144,8 @@ impl Client {
             config.set(*key, *value);
         }
         config.set("bootstrap.servers", &options.brokers);
-        if let Some(group) = &options.group {
-            config.set("group.id", group);
-        }
+        // The library wants the name of a group, also where its offsets are of no use to anybody.
+        config.set("group.id", options.group.as_deref().unwrap_or("asof"));
         config.set_log_level(RDKafkaLogLevel::Warning);
         let progress = Arc::new(Progress::default());
         let watch = Watch { topic: options.topic.clone(), progress: progress.clone() };

@@ -1,0 +1,95 @@
+"""What the tests assume of statements, columns and names: the one place to change when one is called otherwise.
+
+Everything else in this folder takes them from here.
+"""
+
+import re
+
+# CREATE STREAM ... WITH (...). Options of librdkafka are passed through with their prefix.
+CONNECTOR = "connector"
+BROKERS, TOPIC, GROUP, START = "brokers", "topic", "group", "start"
+FORMAT = "format"
+COMMIT_ROWS, COMMIT_INTERVAL = "commit_rows", "commit_interval"
+KEY, PARTITIONER = "key", "partitioner"
+TIME_UNIT, JSON_PATH = "time_unit", "json_path"
+REGISTRY = "schema_registry"
+PASSED = "kafka."
+
+# How confluent-kafka's producer places a key unless told otherwise, and Java's.
+LIBRDKAFKA_PARTITIONER, JAVA_PARTITIONER = "crc32", "murmur2"
+
+# Two members of a group with one instance id are one member that was restarted: no waiting for the session's end.
+SESSION_MS = 6000
+INSTANCE = PASSED + "group.instance.id"
+SESSION = PASSED + "session.timeout.ms"
+
+# The server's environment.
+CRASH = "ASOF_CRASH"
+CRASH_POINTS = [
+    "late.committed",
+    "rejected.committed",
+    "history.prepared",
+    "history.committed",
+    "state.applied",
+    "checkpoint.chunk",
+    "checkpoint.manifest",
+    "offsets.committed",
+]
+# Options of `asof serve` that make checkpoints come often enough to crash in, and the option that refuses what the online state does not hold.
+CHECKPOINT_OFTEN = ["--checkpoint-seconds", "1"]
+ONLINE_ONLY = ["--online-only"]
+LISTEN_STATUS = "--http"
+
+STATUS = "SHOW STREAM STATUS"
+STATUS_COLUMNS = [
+    "stream",
+    "partition",
+    "offset",
+    "end_offset",
+    "lag",
+    "watermark",
+    "accepted",
+    "late",
+    "rejected",
+    "duplicate",
+    "last_commit",
+    "checkpoint_age",
+    "state",
+    "message",
+]
+RUNNING = re.compile(r"(?i)running")
+STOPPED = re.compile(r"(?i)stopped|failed|error")
+# What the state of a stream whose next record the broker no longer has must mention, and the statement that goes on past the gap.
+PAST_RETENTION = re.compile(r"(?i)retention|no longer|earliest|gap")
+
+
+def resume_past_the_gap(stream):
+    return f"ALTER STREAM {stream} SET (start = 'earliest')"
+
+
+# Where a stream is stored, and the hidden columns there.
+HISTORY, LATE, REJECTED = "streams", "late", "rejected"
+PARTITION, OFFSET, RAW, REASON = "_partition", "_offset", "raw", "reason"
+HIDDEN = {"_partition", "_offset", "_arrived_at", "_revision", "_date"}
+
+
+def partition_number(text):
+    """The partition that a `_partition` or the name of an application transaction stands for; None for what is none of Kafka's."""
+    found = re.search(r"(?:^|[/-])(\d+)$", str(text))
+    return int(found[1]) if found else None
+
+
+def counts_of(commit):
+    """The conservation counts of a commit's information, or None."""
+    return commit.get("asof", {}).get("counts")
+
+
+def s3_environment(endpoint):
+    return {
+        "AWS_ENDPOINT": endpoint,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }

@@ -29,7 +29,7 @@ class Broker:
     def __init__(self, folder, address=None):
         self.folder = Path(folder)
         self.address = address or self.call("up")
-        self.admin = AdminClient({"bootstrap.servers": self.address, "log_level": 3})
+        self.admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
 
     def call(self, what):
         done = subprocess.run([HERE / "broker", what, self.folder], capture_output=True, text=True, timeout=240)
@@ -59,7 +59,7 @@ class Broker:
 
     def committed(self, group, topic, partitions):
         """The offsets that a group committed at the broker: advice, for those who watch it."""
-        reader = Consumer({"bootstrap.servers": self.address, "group.id": group, "log_level": 3})
+        reader = Consumer({"bootstrap.servers": self.address, "group.id": group, "log_level": 0})
         try:
             return {t.partition: t.offset for t in reader.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=SECONDS)}
         finally:
@@ -83,7 +83,8 @@ class Topic:
                 "linger.ms": 2,
                 "message.timeout.ms": 120_000,
                 "reconnect.backoff.max.ms": 500,
-                "log_level": 3,
+                # Restarts of the broker are part of the tests.
+                "log_level": 0,
             }
         )
         self.reader = None
@@ -99,7 +100,9 @@ class Topic:
                 options["timestamp"] = record.taken_us // 1000
             while True:
                 try:
-                    self.producer.produce(self.name, value=record.value, key=record.key, headers=headers, on_delivery=self._delivered, **options)
+                    self.producer.produce(
+                        self.name, value=record.value, key=record.key, headers=headers, on_delivery=self._delivered, **options
+                    )
                     break
                 except BufferError:
                     self.producer.poll(0.1)
@@ -125,8 +128,9 @@ class Topic:
                     "group.id": f"{self.name}-log",
                     "enable.auto.commit": False,
                     "isolation.level": "read_committed",
+                    "auto.offset.reset": "earliest",
                     "fetch.wait.max.ms": 20,
-                    "log_level": 3,
+                    "log_level": 0,
                 }
             )
             self.reader.assign([TopicPartition(self.name, p, 0) for p in self.position])
@@ -145,7 +149,7 @@ class Topic:
     def ends(self):
         """The offset that the next record of each partition gets."""
         if self.reader is None:
-            reader = Consumer({"bootstrap.servers": self.broker.address, "group.id": f"{self.name}-ends", "log_level": 3})
+            reader = Consumer({"bootstrap.servers": self.broker.address, "group.id": f"{self.name}-ends", "log_level": 0})
         else:
             reader = self.reader
         try:

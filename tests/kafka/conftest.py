@@ -27,6 +27,14 @@ def broker(tmp_path_factory):
 
 
 @pytest.fixture
+def own_broker(tmp_path):
+    """A broker that the test may restart and kill."""
+    started = Broker(tmp_path / "kafka")
+    yield started
+    started.down()
+
+
+@pytest.fixture
 def topics():
     """Makes topics with names of their own, and closes their clients."""
     made = []

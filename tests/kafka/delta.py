@@ -1,6 +1,6 @@
 """Delta tables read without the engine: the log's commits replayed, the files that are left read, on disk or on S3.
 
-Our tables have neither deletion vectors nor column mapping, and keep all of their log; what is read once is kept, since nothing here changes.
+Our tables have neither deletion vectors nor column mapping, and keep all of their log; what is read once is kept, as it never changes.
 """
 
 import json

@@ -13,7 +13,14 @@ COMMIT_ROWS, COMMIT_INTERVAL = "commit_rows", "commit_interval"
 KEY, PARTITIONER = "key", "partitioner"
 TIME_UNIT, JSON_PATH = "time_unit", "json_path"
 REGISTRY = "schema_registry"
+DEBEZIUM_TIME = "source.ts_us"
 PASSED = "kafka."
+
+
+def json_path(column, path):
+    """The option that takes a column from a nested field."""
+    return {f"{JSON_PATH}.{column}": "$." + path}
+
 
 # How confluent-kafka's producer places a key unless told otherwise, and Java's.
 LIBRDKAFKA_PARTITIONER, JAVA_PARTITIONER = "crc32", "murmur2"
@@ -35,7 +42,7 @@ CRASH_POINTS = [
     "checkpoint.manifest",
     "offsets.committed",
 ]
-# Options of `asof serve` that make checkpoints come often enough to crash in, and the option that refuses what the online state does not hold.
+# Options of `asof serve`: checkpoints often enough to crash in, and a refusal of what the online state does not hold.
 CHECKPOINT_OFTEN = ["--checkpoint-seconds", "1"]
 ONLINE_ONLY = ["--online-only"]
 LISTEN_STATUS = "--http"

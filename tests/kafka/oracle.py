@@ -1,7 +1,7 @@
 """What must come out, written to be believed: DESIGN's sections 1, 3 and 4 word by word, slowly.
 
-A `Stream` is fed with the records of each partition in the order of their offsets. It says what becomes of each record, which rows history holds
-and which of them are visible. A `View` computes a feature of an entity at an instant from the visible rows, by going through them.
+A `Stream` is fed with the records of each partition in the order of their offsets. It says what becomes of each record, which rows history
+holds and which of them are visible. A `View` computes a feature of an entity at an instant from the visible rows, by going through them.
 
 Times are integers: microseconds since 1970, UTC. Rows are tuples in the order of the columns. No code is shared with the engine.
 """
@@ -57,6 +57,7 @@ class Stream:
         self.next = defaultdict(int)
         self.verdicts = {}
         self.records = {}
+        self.reprocessed = set()
         # The coordinates of the equal rows that are neither late nor rejected, by identity and row: one of them is in history, with a key.
         self.copies = defaultdict(lambda: defaultdict(list))
 
@@ -88,6 +89,13 @@ class Stream:
         known.append(at)
         return ACCEPTED if len(known) == 1 else DUPLICATE
 
+    def reprocess(self):
+        """REPROCESS LATE EVENTS: the late ones so far are taken in, each once; what is a copy stays one."""
+        for at in sorted(self.having(LATE) - self.reprocessed):
+            self.reprocessed.add(at)
+            row = self.records[at].row
+            self.copies[self.identity(row) if self.key else at][self.exact(row)].append(at)
+
     def identity(self, row):
         return (row[self.time], *(row[c] for c in self.key))
 
@@ -106,7 +114,7 @@ class Stream:
         return {at for at, v in self.verdicts.items() if v == verdict}
 
     def classes(self):
-        """Of equal rows one is in history, whichever of them came first: the sets of coordinates of which history holds exactly one each."""
+        """Of equal rows one is in history, whichever came first: the sets of coordinates of which history holds exactly one each."""
         return [frozenset(copies) for rows in self.copies.values() for copies in rows.values()]
 
     def visible(self):

@@ -40,7 +40,7 @@ def cli(warehouse, sql, code=0, env=None):
 
 
 class Server:
-    """A context manager: leaving it ends the process, and asserts that it lived until then and ended well, unless a test ended it before."""
+    """A context manager: leaving it ends the process, and asserts that it ended well, unless a test ended it before."""
 
     def __init__(self, warehouse, folder, *options, crash=None, env=None, wait=True):
         self.folder = Path(folder)
@@ -52,7 +52,17 @@ class Server:
         self.connection = None
         crash = {} if crash is None else {dialect.CRASH: crash}
         self.process = subprocess.Popen(
-            [binary(), "--warehouse", str(warehouse), "serve", "--listen", "127.0.0.1:0", "--port-file", str(self.port_file), *map(str, options)],
+            [
+                binary(),
+                "--warehouse",
+                str(warehouse),
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--port-file",
+                str(self.port_file),
+                *map(str, options),
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

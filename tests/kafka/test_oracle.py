@@ -6,7 +6,24 @@ from fractions import Fraction
 
 import pytest
 
-from oracle import ACCEPTED, DAY, DUPLICATE, HOUR, LATE, MINUTE, REJECTED, SECOND, Feature, Record, Stream, View, Window, bits, exact_sum, order
+from oracle import (
+    ACCEPTED,
+    DAY,
+    DUPLICATE,
+    HOUR,
+    LATE,
+    MINUTE,
+    REJECTED,
+    SECOND,
+    Feature,
+    Record,
+    Stream,
+    View,
+    Window,
+    bits,
+    exact_sum,
+    order,
+)
 from oracle import AGGREGATES
 
 # Columns: id, user, amount, time.
@@ -28,7 +45,14 @@ def row(key, at, user="ann", amount=1.0):
 
 def test_late_is_below_the_greatest_less_the_disorder():
     s = stream()
-    got = fed(s, (0, row("a", 0)), (0, row("b", 20 * SECOND)), (0, row("c", 10 * SECOND)), (0, row("d", 10 * SECOND - 1)), (0, row("e", 21 * SECOND)))
+    got = fed(
+        s,
+        (0, row("a", 0)),
+        (0, row("b", 20 * SECOND)),
+        (0, row("c", 10 * SECOND)),
+        (0, row("d", 10 * SECOND - 1)),
+        (0, row("e", 21 * SECOND)),
+    )
     assert got == [ACCEPTED, ACCEPTED, ACCEPTED, LATE, ACCEPTED]
 
 
@@ -45,7 +69,9 @@ def test_partitions_are_judged_alone():
 
 def test_what_is_rejected_moves_no_time_and_a_duplicate_does():
     s = stream()
-    assert fed(s, (0, row("a", 0)), (0, None), (0, ("x", None, 1.0, T + MINUTE)), (0, (None, "ann", 1.0, T + MINUTE)), (0, row("b", -10 * SECOND))) == [
+    assert fed(
+        s, (0, row("a", 0)), (0, None), (0, ("x", None, 1.0, T + MINUTE)), (0, (None, "ann", 1.0, T + MINUTE)), (0, row("b", -10 * SECOND))
+    ) == [
         ACCEPTED,
         REJECTED,
         REJECTED,
@@ -67,9 +93,26 @@ def test_late_comes_before_duplicate():
     assert fed(s, (0, row("a", 0)), (0, row("b", MINUTE)), (0, row("a", 0))) == [ACCEPTED, ACCEPTED, LATE]
 
 
+def test_reprocessed_once():
+    s = stream()
+    fed(s, (0, row("a", 0)), (0, row("b", MINUTE)), (0, row("a", 0)), (0, row("c", 0)), (0, row("c", 0)), (0, row("a", 0, amount=9.0)))
+    for _ in range(2):
+        s.reprocess()
+        assert s.counts() == {ACCEPTED: 2, LATE: 4}
+        assert sorted(s.visible()) == sorted([row("a", 0, amount=9.0), row("b", MINUTE), row("c", 0)])
+        assert set(s.classes()) == {frozenset({(0, 0), (0, 2)}), frozenset({(0, 1)}), frozenset({(0, 3), (0, 4)}), frozenset({(0, 5)})}
+
+
 def test_conflicts_are_kept_and_the_greatest_is_seen():
     s = stream()
-    got = fed(s, (0, row("a", 0, amount=2.0)), (0, row("a", 0, amount=3.0)), (0, row("a", 0, amount=1.0)), (0, row("a", 0, amount=2.0)), (0, row("a", 1)))
+    got = fed(
+        s,
+        (0, row("a", 0, amount=2.0)),
+        (0, row("a", 0, amount=3.0)),
+        (0, row("a", 0, amount=1.0)),
+        (0, row("a", 0, amount=2.0)),
+        (0, row("a", 1)),
+    )
     assert got == [ACCEPTED, ACCEPTED, ACCEPTED, DUPLICATE, ACCEPTED]
     # Another time is another event.
     assert sorted(s.visible()) == sorted([row("a", 0, amount=3.0), row("a", 1)])
@@ -119,7 +162,9 @@ def test_sums_are_exact():
 def test_other_aggregates():
     assert AGGREGATES["avg"]([1, 2, None]) == 1.5 and AGGREGATES["avg"]([0.1] * 10) == 0.1 and AGGREGATES["avg"]([None]) is None
     assert AGGREGATES["avg"]([2**63 - 1, 1]) == float(Fraction(2**63, 2))
-    assert bits(AGGREGATES["min"]([0.0, -0.0])) == bits(0.0) and AGGREGATES["max"]([1.0, None, 3.0]) == 3.0 and AGGREGATES["min"]([]) is None
+    assert (
+        bits(AGGREGATES["min"]([0.0, -0.0])) == bits(0.0) and AGGREGATES["max"]([1.0, None, 3.0]) == 3.0 and AGGREGATES["min"]([]) is None
+    )
     assert math.isnan(AGGREGATES["max"]([math.inf, math.nan])) and AGGREGATES["min"]([math.inf, math.nan]) == math.inf
     assert AGGREGATES["last_value"]([1.0, None]) is None and AGGREGATES["count"]([1.0, None]) == 1 and AGGREGATES["count"]([]) == 0
 
@@ -151,7 +196,10 @@ def test_windows_hold_both_ends(window, when, strict, inside):
 def test_a_view_is_evaluated_at_the_instant():
     s = stream()
     fed(s, (0, row("b", 0, amount=0.2)), (0, row("a", 0, amount=0.1)), (0, row("c", 5 * SECOND, user="bob")))
-    view = View(1, [Feature("n", "count", None, Window(HOUR)), Feature("sum", "sum", 2, Window(HOUR)), Feature("last", "last_value", 0, Window(None))])
+    view = View(
+        1,
+        [Feature("n", "count", None, Window(HOUR)), Feature("sum", "sum", 2, Window(HOUR)), Feature("last", "last_value", 0, Window(None))],
+    )
     rows = view.of(s.visible())
     assert view.values(s, rows["ann"], T) == [2, 0.1 + 0.2, "b"]
     assert view.values(s, rows["ann"], T, strict=True) == [0, None, None]

@@ -1,7 +1,7 @@
-"""The comparison itself, without the connector: the records of a flow pushed into a stream one by one are judged as from a log of one partition.
+"""The comparison itself, without the connector: records that are pushed one by one are judged as from a log of one partition.
 
-What a decoder rejects is left out; the rest (lateness, copies, conflicts, windows) must be as the oracle says, so that a difference found over Kafka is
-the connector's.
+What a decoder rejects is left out; the rest (lateness, copies, conflicts, windows) must be as the oracle says, so that a difference that is
+found over Kafka is the connector's.
 """
 
 import oracle

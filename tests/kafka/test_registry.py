@@ -30,7 +30,13 @@ def test_schemas_and_versions():
         assert call(at, {"schema": json.dumps(FIRST, indent=1)}) == (200, {"id": 1})
         assert call(f"{registry.url}/subjects/other%2Fname/versions", {"schema": json.dumps(SECOND)}) == (200, {"id": 2})
         status, found = call(f"{at}/latest")
-        assert (status, found["subject"], found["version"], found["id"], json.loads(found["schema"])) == (200, "payments-value", 2, 2, SECOND)
+        assert (status, found["subject"], found["version"], found["id"], json.loads(found["schema"])) == (
+            200,
+            "payments-value",
+            2,
+            2,
+            SECOND,
+        )
         assert call(at) == (200, [1, 2]) and call(f"{registry.url}/subjects") == (200, ["payments-value", "other/name"])
         assert json.loads(call(f"{registry.url}/schemas/ids/1")[1]["schema"]) == FIRST
 

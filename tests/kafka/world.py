@@ -1,7 +1,7 @@
 """Payments: a stream over a topic, a view over it, records with everything that can be wrong with them, and the comparison of all there is.
 
-`World.check` is what the tests are about. From the log as Kafka has it the oracle says what must be in history, `$late` and `$rejected`, and
-what each question must answer; compared are rows by their coordinates, and values by their bits.
+`World.check` is what the tests are about. From the log as Kafka has it the oracle says what must be in history, `$late` and `$rejected`,
+and what each question must answer; compared are rows by their coordinates, and values by their bits.
 """
 
 import json
@@ -161,8 +161,8 @@ def malformed(row, seeded):
 
 
 class Flow:
-    """Records of some users in the order in which a careless producer sends them: with disorder, copies, conflicts, late ones, malformed ones
-    and ones of the future. The seed decides; event times run ahead of `start_us` by `step_us` a record.
+    """Records of some users in the order in which a careless producer sends them: with disorder, copies, conflicts, late ones, malformed
+    ones and ones of the future. The seed decides; event times run ahead of `start_us` by `step_us` a record.
 
     `spread` is the share of copies that go to another partition than the first one; `keyed` leaves the partition to the producer, by the
     user; without `wrong` only disorder is left.

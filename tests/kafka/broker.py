@@ -120,7 +120,23 @@ class Topic:
         self.flush()
 
     def pull(self):
-        """The records that the log holds and were not given before: (partition, offset, the broker's timestamp in us, what was sent)."""
+        """The records that the log holds and were not given before: (partition, offset, broker's timestamp in us, what was sent, value)."""
+        ends, out, error = self.ends(), [], None
+        end = time.monotonic() + SECONDS
+        while any(self.position[p] < ends[p] for p in ends):
+            assert time.monotonic() < end, f"{self.name}: read up to {self.position} of {ends}: {error}"
+            for message in self.reader.consume(10_000, timeout=0.1):
+                if message.error():
+                    # A broker that was restarted is found again.
+                    error = message.error()
+                    continue
+                self.position[message.partition()] = message.offset() + 1
+                number = int(dict(message.headers())["n"])
+                out.append((message.partition(), message.offset(), message.timestamp()[1] * 1000, self.sent[number], message.value()))
+        return out
+
+    def ends(self):
+        """The offset that the next record of each partition gets, by a broker that may just have come back."""
         if self.reader is None:
             self.reader = Consumer(
                 {
@@ -130,33 +146,19 @@ class Topic:
                     "isolation.level": "read_committed",
                     "auto.offset.reset": "earliest",
                     "fetch.wait.max.ms": 20,
+                    "reconnect.backoff.max.ms": 500,
                     "log_level": 0,
                 }
             )
             self.reader.assign([TopicPartition(self.name, p, 0) for p in self.position])
-        ends, out = self.ends(), []
-        end = time.monotonic() + SECONDS
-        while any(self.position[p] < ends[p] for p in ends):
-            assert time.monotonic() < end, f"{self.name}: read up to {self.position} of {ends}"
-            for message in self.reader.consume(10_000, timeout=0.1):
-                if message.error():
-                    raise KafkaException(message.error())
-                self.position[message.partition()] = message.offset() + 1
-                number = int(dict(message.headers())["n"])
-                out.append((message.partition(), message.offset(), message.timestamp()[1] * 1000, self.sent[number], message.value()))
-        return out
 
-    def ends(self):
-        """The offset that the next record of each partition gets."""
-        if self.reader is None:
-            reader = Consumer({"bootstrap.servers": self.broker.address, "group.id": f"{self.name}-ends", "log_level": 0})
-        else:
-            reader = self.reader
-        try:
-            return {p: reader.get_watermark_offsets(TopicPartition(self.name, p), timeout=SECONDS)[1] for p in self.position}
-        finally:
-            if reader is not self.reader:
-                reader.close()
+        def known():
+            try:
+                return {p: self.reader.get_watermark_offsets(TopicPartition(self.name, p), timeout=5)[1] for p in self.position}
+            except KafkaException:
+                return None
+
+        return until(known, f"the ends of {self.name}", SECONDS)
 
     def delete_before(self, offsets):
         """Retention, at once: removes the records before the offset of each partition."""

@@ -42,10 +42,11 @@ CRASH_POINTS = [
     "checkpoint.manifest",
     "offsets.committed",
 ]
-# Options of `asof serve`: checkpoints often enough to crash in, and a refusal of what the online state does not hold.
-CHECKPOINT_OFTEN = ["--checkpoint-seconds", "1"]
-ONLINE_ONLY = ["--online-only"]
-LISTEN_STATUS = "--http"
+# Options of `asof serve` that make checkpoints come often enough to crash in.
+# FIXME: there is none yet, so that the tests of checkpoints find none in time.
+CHECKPOINT_OFTEN = []
+
+STATUS = "--http"
 
 STATUS = "SHOW STREAM STATUS"
 STATUS_COLUMNS = [
@@ -56,22 +57,20 @@ STATUS_COLUMNS = [
     "lag",
     "watermark",
     "accepted",
+    "duplicate",
     "late",
     "rejected",
-    "duplicate",
     "last_commit",
     "checkpoint_age",
     "state",
     "message",
 ]
-RUNNING = re.compile(r"(?i)running")
-STOPPED = re.compile(r"(?i)stopped|failed|error")
-# What the state of a stream whose next record the broker no longer has must mention, and the statement that goes on past the gap.
-PAST_RETENTION = re.compile(r"(?i)retention|no longer|earliest|gap")
+RUNNING, STOPPED, ELSEWHERE = "running", "stopped", "elsewhere"
 
 
 def resume_past_the_gap(stream):
-    return f"ALTER STREAM {stream} SET (start = 'earliest')"
+    """Goes on behind records that the broker no longer has."""
+    return f"RESUME STREAM {stream} PAST GAP"
 
 
 # Where a stream is stored, and the hidden columns there.
@@ -89,6 +88,11 @@ def partition_number(text):
 def counts_of(commit):
     """The conservation counts of a commit's information, or None."""
     return commit.get("asof", {}).get("counts")
+
+
+def notes_of(commit):
+    """What a commit's information says beside counts and times, as text: a gap that was passed over."""
+    return str({k: v for k, v in commit.get("asof", {}).items() if k not in ("counts", "partition_times")})
 
 
 def s3_environment(endpoint):

@@ -16,7 +16,7 @@ import dialect
 from broker import until
 from delta import plain
 
-START_S, STOP_S = 90, 60
+START_S, STOP_S, READY_S = 90, 60, 30
 
 # Nothing of the caller's environment changes what is tested.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("ASOF_", "AWS_"))}
@@ -161,8 +161,18 @@ class Server:
         with self.connection.cursor() as cursor:
             for name, rows in (spine or {}).items():
                 cursor.adbc_ingest(name, rows, mode="replace", temporary=True)
+            return until(lambda: self._answer(cursor, sql), lambda: f"an answer to {sql}", READY_S)[0]
+
+    @staticmethod
+    def _answer(cursor, sql):
+        """A view that has not taken in all of history yet says that it is to be asked again."""
+        try:
             cursor.execute(sql)
-            return cursor.fetch_arrow_table()
+            return (cursor.fetch_arrow_table(),)
+        except adbc_driver_manager.Error as error:
+            if "UNAVAILABLE" not in str(error):
+                raise
+            return None
 
     def rows(self, sql, spine=None):
         """The rows of one statement, as tuples; times are microseconds."""

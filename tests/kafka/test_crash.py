@@ -34,7 +34,7 @@ def test_kill_at_random_moments(world, servers):
             time.sleep(seeded.uniform(0, 0.02))
         server.kill()
         server.__exit__(None, None, None)
-        world.topic.send(flow.take(seeded.randint(0, 50)))
+        world.topic.send(flow.take(seeded.randint(10, 50)))
         world.topic.flush()
         server = servers(world.warehouse, *dialect.CHECKPOINT_OFTEN)
         world.caught_up(server)

@@ -31,7 +31,7 @@ def owned(members, world):
     found = []
     for member in members:
         rows = member.status(world.name)
-        found.append({p for p, r in rows.items() if dialect.RUNNING.search(r["state"])})
+        found.append({p for p, r in rows.items() if r["state"] == dialect.RUNNING})
     return found
 
 
@@ -45,6 +45,7 @@ def ask_any(members, world, at):
     users = world.entities()
     expected = world.expected(users, at)
     for member in members:
+        world.settled(member)
         for user, wanted in zip(users, expected, strict=True):
             found = member.rows(f"SELECT * FROM {world.view} FOR ENTITY {quoted(user)} AS OF {sql_time(at)}")
             world.same_values(found, [wanted], f"{user} from {member.uri}")
@@ -156,5 +157,9 @@ def test_without_a_key_one_process(world, servers):
     second = servers(world.warehouse)
     world.topic.produce(flow.take(100))
     world.caught_up(first)
-    assert not any(dialect.RUNNING.search(r["state"]) for r in second.status(world.name).values()), second.status(world.name)
+    assert {r["state"] for r in second.status(world.name).values()} == {dialect.ELSEWHERE}, second.status(world.name)
     world.check(first)
+    first.end(signal.SIGTERM)
+    world.topic.produce(flow.take(100))
+    world.caught_up(second)
+    world.check(second)

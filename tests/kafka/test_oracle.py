@@ -8,6 +8,7 @@ import pytest
 
 from oracle import (
     ACCEPTED,
+    AGGREGATES,
     DAY,
     DUPLICATE,
     HOUR,
@@ -24,7 +25,6 @@ from oracle import (
     exact_sum,
     order,
 )
-from oracle import AGGREGATES
 
 # Columns: id, user, amount, time.
 T = 1_000 * HOUR

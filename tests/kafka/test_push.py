@@ -6,6 +6,7 @@ found over Kafka is the connector's. And each part of the comparison fails when 
 
 import copy
 import math
+import signal
 
 import pytest
 
@@ -52,6 +53,7 @@ def pushed(tmp_path_factory):
 
 def test_a_push_stream_agrees_with_the_oracle(pushed):
     world, server, valid = pushed
+    world.settled(server)
     counts = world.oracle.counts()
     assert min(counts[k] for k in (ACCEPTED, DUPLICATE, LATE)) > 5, counts
     world.check(server)
@@ -157,3 +159,24 @@ def test_a_loss_of_the_oracle_is_found(pushed):
                 check(server)
     finally:
         world.oracle = honest
+
+
+def test_servers_that_are_killed_crash_and_stop(tmp_path):
+    """What the tests of crashes do to a server, and that one which ends otherwise is told from it."""
+    for end in ("kill", "crash", "stop"):
+        with Server(tmp_path / "warehouse", tmp_path / end) as server:
+            assert server.rows("SELECT 1 AS one") == [(1,)]
+            if end == "kill":
+                server.kill()
+            elif end == "crash":
+                server.process.send_signal(signal.SIGABRT)
+                server.crashed()
+            else:
+                server.stop()
+                server.resume()
+                assert server.rows("SELECT 1 AS one") == [(1,)]
+    with pytest.raises(AssertionError, match="ended with -9"), Server(tmp_path / "warehouse", tmp_path / "other") as server:
+        server.process.kill()
+        server.process.wait()
+    with pytest.raises(AssertionError, match="ended with 2"):
+        Server(tmp_path / "warehouse", tmp_path / "other", "--no-such-option")

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta, timezone
 
 import pyarrow as pa
 
-import dialect
 import delta
+import dialect
 import oracle
 from broker import until
 from oracle import ACCEPTED, DAY, DUPLICATE, HOUR, LATE, MINUTE, REJECTED, SECOND, Feature, View, Window, bits
@@ -293,6 +293,18 @@ class World:
 
         log = "" if server is None else server.log
         until(reached, lambda: f"history at {self.offsets()} of {ends}; the server says:\n{log}", seconds)
+
+        if server is not None:
+            self.settled(server)
+
+    def settled(self, server):
+        """Waits until the view counts as many events as it should; the comparison that follows is strict, and waits for nothing."""
+        users = self.entities()
+        at = max(self.oracle.greatest.values(), default=0) + DAY
+        counted = VIEW.features.index(next(f for f in VIEW.features if f.name == "count_ever")) + 1
+        asked = f"SELECT user_id, count_ever FROM {self.view} FOR ENTITY user_id IN ({', '.join(map(quoted, users))}) AS OF {sql_time(at)}"
+        expected = [(row[0], row[counted]) for row in self.expected(users, at)]
+        until(lambda: server.rows(asked) == expected, lambda: f"the view to count {expected}, not {server.rows(asked)}", 30)
 
     # The comparisons. Each is of all there is, and says what differs.
 

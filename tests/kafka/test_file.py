@@ -1,7 +1,7 @@
 """What the JSON of a flow means, without the connector: as lines of a file it is accepted, late, duplicate and rejected as the oracle says.
 
-A file is one partition, so that what is judged otherwise over Kafka is the connector's. An empty line is no record, and a line has no broker's
-timestamp: those are left out.
+A file is one partition, so that what is judged otherwise over Kafka is the connector's. An empty line is no record, and a line has no
+broker timestamp: those are left out.
 """
 
 import dialect

@@ -5,6 +5,7 @@ The binary is in $ASOF_BIN; tests/kafka/run sets it. $KAFKA names a broker that 
 
 import itertools
 import os
+import signal
 
 import pytest
 
@@ -14,6 +15,11 @@ from server import Server
 from world import World
 
 NUMBERS = itertools.count()
+
+
+def pytest_configure():
+    """Told to end, the tests end what they started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ use asof_udfs::Instant;
 use async_trait::async_trait;
 
 use super::{READERS_MAX, Shared};
-use crate::op::window::{View, entity_columns};
+use crate::op::window::{View, check_readable, entity_columns};
 use crate::registry::Registry;
 use crate::serve::lookup::{features, features_now};
 
@@ -184,6 +184,9 @@ impl FeatureReader for Reader {
         for asked in &self.views {
             let own: Vec<ArrayRef> = asked.entity.iter().filter_map(|i| given.get(*i).cloned()).collect();
             let (keys, unknown) = entity_columns(&asked.view.plan, &own)?;
+            for ((entity, own), key) in asked.view.plan.entity.iter().zip(&own).zip(&keys) {
+                check_readable(&entity.name, own, key)?;
+            }
             let values = match features_now(&engine.inner, &asked.name, &asked.view, &keys, &unknown, at) {
                 Some(values) => values?,
                 // From history, or from a state that is built first: not on this runtime.

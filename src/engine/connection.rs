@@ -2,13 +2,14 @@
 
 mod prepare;
 mod temporary;
+mod write;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use asof_sql::ast::{ForEntity, Insert, Statement, StatementKind};
+use asof_sql::ast::{ForEntity, Statement, StatementKind};
 use datafusion::common::ScalarValue;
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::LogicalPlan;
@@ -266,7 +267,7 @@ impl Connection {
             }
             StatementKind::ForEntity(f) => self.lookup(f, sql, parameters, row).await,
             StatementKind::Insert(insert) if parameters.is_some() => {
-                if let (Some(batch), Some(picks)) = (parameters, plain_values(insert)) {
+                if let (Some(batch), Some(picks)) = (parameters, write::plain_values(insert)) {
                     return self.insert_rows(insert, batch, &picks, sql).await;
                 }
                 self.each_row(statement, sql, parameters).await
@@ -316,66 +317,6 @@ impl Connection {
         Ok(Reply::Rows(PendingRows { schema, unordered: false, note: None, source }))
     }
 
-    /// `INSERT INTO stream VALUES ($1, $2, ...)` with many rows of parameters: one step.
-    async fn insert_rows(&self, insert: &Insert, batch: &RecordBatch, picks: &[usize], sql: &str) -> Result<Reply> {
-        self.inner.writable(&insert.stream).map_err(|d| sql_errors(&d, SOURCE, sql))?;
-        let registry = self.inner.registry();
-        let stream = registry.streams.get(&insert.stream.value).ok_or_else(|| Error::internal("a writable stream is defined"))?;
-        let names: Vec<&str> = match &insert.columns {
-            Some(names) => names.names.iter().map(|n| n.value.as_str()).collect(),
-            None => stream.schema.columns().iter().map(|c| c.name.as_str()).collect(),
-        };
-        if names.len() != picks.len() {
-            let message = format!("INSERT INTO \"{}\" names {} columns, its source has {}", insert.stream.value, names.len(), picks.len());
-            return Err(Error::invalid(message));
-        }
-        if let Some(name) = names.iter().find(|n| !stream.schema.columns().iter().any(|c| c.name == **n)) {
-            return Err(Error::invalid(format!("stream \"{}\" has no column \"{name}\"", insert.stream.value)));
-        }
-        let columns: Vec<_> = picks.iter().map(|i| batch.column(*i).clone()).collect();
-        let fields: Vec<Field> = names.iter().zip(&columns).map(|(n, c)| Field::new(*n, c.data_type().clone(), true)).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let rows = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
-        let counts = self.inner.push_batch(&insert.stream.value, &[rows], None).await?;
-        Ok(Reply::Done { message: format!("INSERT: read {}, accepted {}", counts.read, counts.accepted), counts: Some(counts) })
-    }
-
-    /// Writes batches into a stream as one step; their columns must be the stream's, those that are NOT NULL among them.
-    pub async fn push(&self, stream: &str, batches: &[RecordBatch], token: Option<&str>) -> Result<IngestCounts> {
-        if let Some(batch) = batches.first() {
-            self.check_columns(stream, &batch.schema())?;
-        }
-        self.inner.push_batch(stream, batches, token).await
-    }
-
-    fn check_columns(&self, stream: &str, given: &Schema) -> Result<()> {
-        let registry = self.inner.registry();
-        let Some(stream_schema) = registry.streams.get(stream).map(|s| s.schema.clone()) else { return Ok(()) };
-        let columns = stream_schema.columns();
-        if let Some(extra) = given.fields().iter().find(|f| !columns.iter().any(|c| &c.name == f.name())) {
-            let near = asof_sql::diagnostic::nearest(extra.name(), columns.iter().map(|c| c.name.as_str()));
-            let near = near.map_or_else(String::new, |n| format!("; the nearest column is \"{n}\""));
-            return Err(Error::invalid(format!("stream \"{stream}\" has no column \"{}\"{near}", extra.name())));
-        }
-        if let Some(missing) = columns.iter().find(|c| !c.nullable && given.field_with_name(&c.name).is_err()) {
-            return Err(Error::invalid(format!("column \"{}\" of stream \"{stream}\" is NOT NULL and is not given", missing.name)));
-        }
-        let time = &columns[stream_schema.event_time()].name;
-        let found = given.field_with_name(time)?.data_type();
-        if found.is_numeric() && registry.streams.get(stream).is_some_and(|s| s.options.time_unit.is_none()) {
-            return Err(Error::invalid(format!("column \"{time}\" of stream \"{stream}\" is a timestamp, found {found}")));
-        }
-        Ok(())
-    }
-
-    /// Keeps rows as a temporary table of this connection.
-    pub fn ingest(&self, table: &str, schema: SchemaRef, batches: Vec<RecordBatch>, how: Ingest) -> Result<()> {
-        if self.inner.registry().kind(table).is_some() {
-            return Err(Error::invalid(format!("\"{table}\" is the name of another object")));
-        }
-        self.temporary.put(table, schema, batches, how)
-    }
-
     /// Streams, views, tables, then the temporary tables.
     pub async fn objects(&self) -> Result<Vec<Object>> {
         use asof_sql::ast::ObjectKind;
@@ -416,21 +357,6 @@ fn with_note(schema: &SchemaRef, note: Option<&str>) -> SchemaRef {
     let mut metadata = schema.metadata().clone();
     metadata.insert("asof.note".into(), note.into());
     Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata))
-}
-
-/// Which parameters the one row of VALUES is made of, where it is made of nothing else.
-fn plain_values(insert: &Insert) -> Option<Vec<usize>> {
-    let ast::SetExpr::Values(values) = insert.source.body.as_ref() else { return None };
-    let [row] = values.rows.as_slice() else { return None };
-    row.iter()
-        .map(|cell| match cell {
-            ast::Expr::Value(v) => match &v.value {
-                ast::Value::Placeholder(p) => p.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1),
-                _ => None,
-            },
-            _ => None,
-        })
-        .collect()
 }
 
 /// Whether the rows of a plan come in no order that means anything, and are read rather than written down.

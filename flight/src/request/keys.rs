@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, StringArray, StringViewArray};
-use arrow::compute::cast;
+use arrow::compute::kernels::cmp::distinct;
+use arrow::compute::{cast, nullif};
 use arrow::datatypes::{DataType, SchemaRef};
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
@@ -92,9 +93,12 @@ fn column(list: &[Value], name: &str, data_type: &DataType, text: &str) -> Outco
                 Value::String(s) if s.parse::<f64>().is_ok_and(f64::is_finite) => Some(s.clone()),
                 _ => None,
             };
-            let given: ArrayRef = Arc::new(StringArray::from(values(list, name, "a number", text, written)?));
-            // A number with a fraction, or beyond the type, is NULL here, which has the value of an unknown entity: that of no events.
-            Ok(cast(&given, t)?)
+            let given = StringArray::from(values(list, name, "a number", text, written)?);
+            // What the type cannot hold as it is, by its size or its fraction, is NULL here: the value of that is the value of no entity.
+            let exact = cast(&given, &DataType::Decimal256(76, 38))?;
+            let own = cast(&exact, t)?;
+            let back = cast(&own, exact.data_type())?;
+            Ok(nullif(&own, &distinct(&back, &exact)?)?)
         }
         _ => {
             let given = StringArray::from(values(list, name, "a date or timestamp in a string", text, Value::as_str)?);

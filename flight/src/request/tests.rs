@@ -103,6 +103,21 @@ fn keys_take_the_entitys_types() {
 }
 
 #[test]
+fn a_number_that_its_type_cannot_hold_is_none_other() {
+    let own = |text: &str, t: DataType| {
+        let column = keys(text, &[("k", t)]).unwrap().remove(0);
+        let value = |i: usize| match column.is_null(i) {
+            true => "NULL".to_owned(),
+            false => arrow::util::display::array_value_to_string(&column, i).unwrap(),
+        };
+        (0..column.len()).map(value).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(own(r#"{"k":[12.505,"12.499",12.5]}"#, DataType::Decimal128(6, 2)), "NULL NULL 12.50");
+    assert_eq!(own(r#"{"k":[42.5,42.0,300.0]}"#, DataType::Int8), "NULL 42 NULL");
+    assert_eq!(own(r#"{"k":["9007199254740993",0.5,null]}"#, DataType::Int64), "9007199254740993 NULL NULL");
+}
+
+#[test]
 fn carets_stand_under_the_place() {
     let message = keys(r#"{"k":[42]}"#, &[("k", DataType::Utf8View)]).unwrap_err().message;
     assert!(message.contains("1 | {\"k\":[42]}\n  |       ^^"), "{message}");

@@ -30,6 +30,7 @@ use crate::error::{Error, Result, SqlError};
 use crate::op::asof_join::rewrite_asof;
 use crate::op::window::logical::FeatureJoinNode;
 use crate::registry::{Change, Connector, Entry, ExternalTable, Registry};
+use crate::serve::lookup::{Parameters, for_entity};
 use crate::warehouse::{Append, SEMANTICS_VERSION};
 
 /// Diagnostics as an error, rendered against their text.
@@ -64,7 +65,7 @@ impl Inner {
                 Ok(Output::Rows { schema, batches, note: None })
             }
             StatementKind::ForEntity(f) => {
-                let rows = crate::serve::lookup::for_entity(self, f, params).await?;
+                let rows = for_entity(self, f, Parameters::Values(params)).await?;
                 let (schema, batches, note) = rows.map_err(say)?;
                 Ok(Output::Rows { schema, batches, note })
             }

@@ -156,14 +156,14 @@ impl Inner {
     }
 
     /// Commits what is staged, as the process that writes the stream.
-    async fn commit_staged(&self, open: &mut OpenStream) -> Result<Vec<(String, i64)>> {
+    async fn commit_staged(&self, open: &mut OpenStream) -> Result<()> {
         if open.pipeline.staged_since().is_none() {
-            return Ok(vec![]);
+            return Ok(());
         }
         if let Some(lease) = &open.lease {
             lease.check().await?;
         }
-        Ok(open.pipeline.flush().await?.map(|f| f.offsets).unwrap_or_default())
+        open.pipeline.flush().await
     }
 
     /// Forgets what this process had of a stream that another one writes now.
@@ -266,7 +266,8 @@ async fn read_once(engine: &Weak<Inner>, stream: &str, halt: &Halt, stop: &mut w
     inner.statuses.update(stream, |status| {
         status.retain(|name| from.iter().any(|(p, _)| partition_name(&options, *p) == name));
         for (partition, next) in &from {
-            status.partition(&partition_name(&options, *partition)).offset = *next;
+            let p = status.partition(&partition_name(&options, *partition));
+            (p.offset, p.end_offset) = (*next, client.progress.end(*partition));
         }
         status.say(SourceState::Running, None);
     });
@@ -412,7 +413,10 @@ impl Feed {
     async fn flush(&self, reader: &Reader) -> Result<()> {
         let inner = self.engine()?;
         let open = inner.stream(&self.stream).await?;
-        let committed = inner.commit_staged(&mut *open.lock().await).await?;
+        let mut open = open.lock().await;
+        inner.commit_staged(&mut open).await?;
+        let committed = open.pipeline.take_flushed();
+        drop(open);
         let now = inner.now();
         let mut offsets = Vec::new();
         inner.statuses.update(&self.stream, |status| {

@@ -89,6 +89,8 @@ class Topic:
         )
         self.reader = None
         self.position = dict.fromkeys(range(partitions), 0)
+        # What retention took, by partition: a reader may have had it before.
+        self.removed = {}
 
     def send(self, records):
         """Sends what has `value`, `row`, `partition`, `key`, `taken_us` and `headers`; `flush` waits for the broker's word."""
@@ -131,6 +133,9 @@ class Topic:
                     error = message.error()
                     continue
                 self.position[message.partition()] = message.offset() + 1
+                if message.offset() < self.removed.get(message.partition(), 0):
+                    # Read ahead before it was removed.
+                    continue
                 number = int(dict(message.headers())["n"])
                 out.append((message.partition(), message.offset(), message.timestamp()[1] * 1000, self.sent[number], message.value()))
         return out
@@ -162,6 +167,7 @@ class Topic:
 
     def delete_before(self, offsets):
         """Retention, at once: removes the records before the offset of each partition."""
+        self.removed.update(offsets)
         asked = [TopicPartition(self.name, p, o) for p, o in offsets.items()]
         for done in self.broker.admin.delete_records(asked).values():
             done.result(SECONDS)

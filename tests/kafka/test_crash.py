@@ -75,8 +75,9 @@ def test_crash_again_and_again(world, servers, point):
     """A crash in the replay of a crash: the tables that were committed before are skipped each time."""
     with servers(world.warehouse) as server:
         world.create(server)
-    world.topic.produce(Flow(21).take(300))
+    flow = Flow(21)
     for _ in range(3):
+        world.topic.produce(flow.take(100))
         servers(world.warehouse, crash=f"{point}:1", wait=False).crashed()
     server = servers(world.warehouse)
     world.caught_up(server)

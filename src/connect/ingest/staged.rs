@@ -30,6 +30,8 @@ pub(super) struct Staged {
     since: Option<Instant>,
     /// A commit of these sources failed and may be in history all the same.
     tried: bool,
+    /// The offsets that history holds since somebody asked.
+    flushed: BTreeMap<String, i64>,
 }
 
 /// One partition: the offset that history holds, and the one behind what is staged.
@@ -43,13 +45,6 @@ impl Staged {
     pub(super) fn is_empty(&self) -> bool {
         self.sources.is_empty()
     }
-}
-
-/// A commit of what was staged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Flushed {
-    /// The offset behind the last record of each partition that it holds.
-    pub offsets: Vec<(String, i64)>,
 }
 
 impl Pipeline {
@@ -91,7 +86,7 @@ impl Pipeline {
             self.staged.gaps.push(json!({ "partition": partition, "from": committed, "to": next }));
         }
         self.staged.since.get_or_insert_with(Instant::now);
-        self.flush().await.map(|_| ())
+        self.flush().await
     }
 
     /// How many records are staged.
@@ -109,13 +104,13 @@ impl Pipeline {
         &self.staged.changes
     }
 
-    /// Commits what is staged; `None` where nothing is.
+    /// Commits what is staged, if anything is.
     ///
     /// - Errors: [`Kind::Unavailable`] where the storage fails: what is staged stays; [`Kind::Closed`] where another process has gone on
     ///   writing the stream: what is staged is that process's to read.
-    pub async fn flush(&mut self) -> Result<Option<Flushed>> {
+    pub async fn flush(&mut self) -> Result<()> {
         if self.staged.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
         self.staged.counts.check()?;
         let progress = self.staged.sources.iter().map(|(partition, source)| Progress {
@@ -148,8 +143,15 @@ impl Pipeline {
                 return Err(e);
             }
         }
-        let staged = std::mem::take(&mut self.staged);
-        Ok(Some(Flushed { offsets: staged.sources.into_iter().map(|(partition, source)| (partition, source.next)).collect() }))
+        let Staged { sources, mut flushed, .. } = std::mem::take(&mut self.staged);
+        flushed.extend(sources.into_iter().map(|(partition, source)| (partition, source.next)));
+        self.staged.flushed = flushed;
+        Ok(())
+    }
+
+    /// The offset behind what history holds, of each partition that was committed since this was asked last.
+    pub fn take_flushed(&mut self) -> BTreeMap<String, i64> {
+        std::mem::take(&mut self.staged.flushed)
     }
 
     /// Whether history holds all that is staged, and nothing behind it.

@@ -199,6 +199,7 @@ impl Client {
         for (partition, wanted) in wanted.iter().copied() {
             let watermarks = self.consumer.fetch_watermarks(&self.topic, partition, ANSWER);
             let (first, end) = watermarks.map_err(|e| self.error(&e))?;
+            self.progress.told().ends.insert(partition, end);
             if wanted < first || wanted > end {
                 gaps.push(Gap { partition, wanted, first, end });
             }

@@ -771,5 +771,6 @@ pub async fn read_table(context: &SessionContext, history: &StreamHistory, part:
 
 /// How records of a stream are decoded.
 pub fn decode_options(stream: &Stream, record_bytes_max: usize, latest_us: Option<i64>) -> Options {
-    Options { time_unit: stream.options.time_unit, record_bytes_max, latest_us, ..Options::default() }
+    let paths = stream.options.records.paths.clone();
+    Options { time_unit: stream.options.time_unit, record_bytes_max, latest_us, paths, ..Options::default() }
 }

@@ -1,10 +1,13 @@
 //! The options of a stream: how it is fed and how its records are judged.
 
+pub mod format;
+
 use asof_sql::Diagnostic;
 use asof_sql::ast::{OptionEntry, OptionValue};
 use asof_sql::bind::{duration_of, unknown_option};
 use asof_sql::codes;
 
+use self::format::{FormatOptions, format_options};
 use crate::stream::decode::TimeUnit;
 
 /// How a stream is fed.
@@ -35,6 +38,18 @@ pub struct StreamOptions {
     pub max_future_skew: Option<i64>,
     /// The columns that producers partition by.
     pub key: Vec<String>,
+    /// How its records are written.
+    pub records: FormatOptions,
+}
+
+impl StreamOptions {
+    /// The name of the format that records come in, where the stream says it.
+    pub fn format_name(&self) -> Option<&str> {
+        match &self.connector {
+            Connector::Push => None,
+            Connector::File { format, .. } => format.as_deref(),
+        }
+    }
 }
 
 const KNOWN: &[&str] = &["connector", "path", "format", "mode", "time_unit", "max_future_skew", "key"];
@@ -46,7 +61,7 @@ pub fn stream_options(mut options: StreamOptions, entries: &[OptionEntry]) -> Re
         Connector::Push => (None, None, None, None),
         Connector::File { path, format, follow } => (Some("file".to_owned()), Some(path.clone()), format.clone(), Some(*follow)),
     };
-    for entry in entries {
+    for entry in format_options(&mut options.records, entries, &mut errors) {
         let key = entry.key.as_str();
         let text = match &entry.value {
             OptionValue::String(s) => Some(s.as_str()),

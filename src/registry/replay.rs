@@ -162,6 +162,7 @@ impl Registry {
                 let column = match &a.action {
                     AlterAction::SetOptions(entries) => {
                         stream.options = stream_options(stream.options, entries)?;
+                        checked(&stream.options, &stream.schema, a.name.span)?;
                         false
                     }
                     AlterAction::AddColumn(c) => {
@@ -261,6 +262,7 @@ impl Registry {
         }
         let info = StreamInfo { name: c.name.value.clone(), columns, primary_key, event_time, disorder: c.watermark.disorder_us };
         let schema = schema_of(&info).map_err(|e| vec![Diagnostic::error(codes::E0402, c.name.span, e.to_string())])?;
+        checked(&options, &schema, c.name.span)?;
         // A name that is used again is a new lineage, in a new folder.
         let mut lineage = 0;
         let mut folder = folder_name(&c.name.value, lineage);
@@ -272,6 +274,11 @@ impl Registry {
         self.streams.insert(c.name.value.clone(), stream);
         Ok(Change::StreamCreated(c.name.value.clone()))
     }
+}
+
+/// Options that fit the stream's columns and format.
+fn checked(options: &StreamOptions, schema: &StreamSchema, span: asof_sql::Span) -> Checked<()> {
+    options.records.check(schema, options.format_name()).map_err(|e| vec![Diagnostic::error(codes::E0602, span, e.message())])
 }
 
 fn schema_of(info: &StreamInfo) -> Result<StreamSchema> {

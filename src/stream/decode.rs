@@ -25,22 +25,28 @@ use arrow::array::RecordBatch;
 use super::schema::StreamSchema;
 use crate::error::{Error, Result};
 
+mod avro;
 mod base64;
 mod batch;
 mod columns;
 mod csv;
 mod json;
 mod lines;
+mod message;
 mod number;
+mod path;
 mod text;
 
 #[cfg(test)]
 mod tests;
 
+pub use avro::{RegistryClient, RegistrySettings, Schemas};
 pub use batch::decode_batch;
 pub use csv::{CsvLines, CsvOptions};
 pub use json::{JsonDecoder, JsonLines};
 pub use lines::{LineSplitter, Piece};
+pub use message::{MessageDecoder, MessageFormat};
+pub use path::FieldPath;
 
 /// How many bytes of a record longer than [`Options::record_bytes_max`] are kept as its raw bytes.
 pub const RAW_PREFIX_BYTES: usize = 64 * 1024;
@@ -92,11 +98,13 @@ pub struct Options {
     pub depth_max: usize,
     /// The greatest event time that is not too far in the future; None has no such limit, as for COPY.
     pub latest_us: Option<i64>,
+    /// Columns by name that JSON and Avro hold in another place than the field of the column's name.
+    pub paths: Vec<(String, FieldPath)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { time_unit: None, record_bytes_max: 16 * 1024 * 1024, depth_max: 128, latest_us: None }
+        Self { time_unit: None, record_bytes_max: 16 * 1024 * 1024, depth_max: 128, latest_us: None, paths: Vec::new() }
     }
 }
 

@@ -298,7 +298,7 @@ impl Pipeline {
             }
         };
         counts.accepted = accepted.rows.len() as u64;
-        counts.duplicate = accepted.duplicate;
+        counts.duplicate = accepted.duplicate + decoded.tombstones;
         counts.conflicts = accepted.conflicts;
         let result = async {
             counts.check()?;
@@ -674,7 +674,7 @@ impl Load<'_> {
             )));
         }
         self.counts.accepted += accepted.rows.len() as u64;
-        self.counts.duplicate += accepted.duplicate;
+        self.counts.duplicate += accepted.duplicate + decoded.tombstones;
         self.counts.conflicts += accepted.conflicts;
         self.greatest = self.greatest.max(arrow::compute::max(self.pipeline.schema.times(&decoded.rows)?));
         if accepted.rows.is_empty() {

@@ -8,7 +8,7 @@ use asof_sql::bind::{duration_of, unknown_option};
 use asof_sql::codes;
 
 use self::format::{FormatOptions, format_options};
-use crate::stream::decode::TimeUnit;
+use crate::stream::decode::{MessageFormat, TimeUnit};
 
 /// How a stream is fed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -43,6 +43,13 @@ pub struct StreamOptions {
 }
 
 impl StreamOptions {
+    /// How the messages are written that feed the stream; None where it is not fed with messages.
+    pub fn message_format(&self) -> Option<MessageFormat> {
+        match &self.connector {
+            Connector::Push | Connector::File { .. } => None,
+        }
+    }
+
     /// The name of the format that records come in, where the stream says it.
     pub fn format_name(&self) -> Option<&str> {
         match &self.connector {

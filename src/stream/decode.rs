@@ -2,7 +2,7 @@
 //!
 //! A record is valid or rejected, nothing between: what cannot be decoded, lacks a NOT NULL column, does not fit its type or lies
 //! too far in the future becomes a [`Rejected`] with its raw bytes and the reason, and decoding goes on. Every record read is one
-//! or the other. Memory is bounded by the chunk that is fed and the longest line allowed.
+//! or the other, or a tombstone, which is counted. Memory is bounded by the chunk that is fed and the longest line allowed.
 //!
 //! What all formats share (each format's page says how its own values look):
 //! - Fields are found by name, spelled exactly as the column; fields that the stream does not have are ignored, absent ones are
@@ -30,6 +30,7 @@ mod base64;
 mod batch;
 mod columns;
 mod csv;
+mod debezium;
 mod json;
 mod lines;
 mod message;
@@ -128,17 +129,19 @@ pub struct Decoded {
     pub offsets: Vec<i64>,
     /// All other records, in the order of offsets.
     pub rejected: Vec<Rejected>,
+    /// Records that only repeat what one before them said, as a tombstone does after a delete; they count as duplicates.
+    pub tombstones: u64,
 }
 
 impl Decoded {
     /// No records.
     pub fn empty(schema: &StreamSchema) -> Self {
         let rows = RecordBatch::new_empty(Arc::clone(schema.arrow_schema()));
-        Self { rows, offsets: Vec::new(), rejected: Vec::new() }
+        Self { rows, offsets: Vec::new(), rejected: Vec::new(), tombstones: 0 }
     }
 
     /// How many records were read.
     pub fn read(&self) -> u64 {
-        (self.rows.num_rows() + self.rejected.len()) as u64
+        (self.rows.num_rows() + self.rejected.len()) as u64 + self.tombstones
     }
 }

@@ -65,7 +65,7 @@ pub fn decode_batch(schema: &StreamSchema, options: &Options, batch: &RecordBatc
     if faults.is_empty() {
         let rows = RecordBatch::try_new(Arc::clone(schema.arrow_schema()), columns)?;
         let offsets = (0..batch.num_rows()).map(offset).collect();
-        return Ok(Decoded { rows, offsets, rejected: Vec::new() });
+        return Ok(Decoded { rows, offsets, rejected: Vec::new(), tombstones: 0 });
     }
     let valid: Vec<bool> = (0..batch.num_rows()).map(|row| !faults.contains_key(&row)).collect();
     let offsets = (0..batch.num_rows()).filter(|row| valid[*row]).map(offset).collect();
@@ -78,7 +78,7 @@ pub fn decode_batch(schema: &StreamSchema, options: &Options, batch: &RecordBatc
     let raw = render(&take_record_batch(batch, &bad)?)?;
     let rejected = faults.into_iter().zip(raw);
     let rejected = rejected.map(|((row, reason), raw)| Rejected { offset: offset(row), raw, reason });
-    Ok(Decoded { rows, offsets, rejected: rejected.collect() })
+    Ok(Decoded { rows, offsets, rejected: rejected.collect(), tombstones: 0 })
 }
 
 /// The first thing wrong with each row that is not valid.

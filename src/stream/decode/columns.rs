@@ -271,7 +271,7 @@ impl Collector {
         let columns = self.builders.iter_mut().map(Builder::finish).collect();
         let rows = RecordBatch::try_new(Arc::clone(self.schema.arrow_schema()), columns)?;
         let (offsets, rejected) = (std::mem::take(&mut self.offsets), std::mem::take(&mut self.rejected));
-        Ok(Decoded { rows, offsets, rejected })
+        Ok(Decoded { rows, offsets, rejected, tombstones: 0 })
     }
 }
 

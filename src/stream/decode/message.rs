@@ -1,12 +1,13 @@
 //! The messages of a log, whatever their format: one decoder that a connector hands each message to.
 //!
 //! A message is a key and a payload, each perhaps NULL. The payload is the record; the key is not read. A NULL payload (a tombstone,
-//! which tells a compacted topic to forget a key) says nothing about an event and is rejected.
+//! which tells a compacted topic to forget a key) says nothing about an event and is rejected, except by Debezium's format, which counts it.
 
 use std::sync::Arc;
 
 use super::avro::{AvroDecoder, Schemas};
 use super::columns::Collector;
+use super::debezium::DebeziumDecoder;
 use super::{Decoded, JsonDecoder, Options};
 use crate::error::{Error, Result};
 use crate::stream::schema::StreamSchema;
@@ -54,6 +55,7 @@ pub struct MessageDecoder(Inner);
 enum Inner {
     Json(JsonDecoder),
     Avro(Box<AvroDecoder>),
+    Debezium(Box<DebeziumDecoder>),
 }
 
 impl MessageDecoder {
@@ -65,7 +67,7 @@ impl MessageDecoder {
             (MessageFormat::Json, _) => Inner::Json(JsonDecoder::try_new(schema, options)?),
             (MessageFormat::Avro, Some(schemas)) => Inner::Avro(Box::new(AvroDecoder::try_new(schema, options, schemas)?)),
             (MessageFormat::Avro, None) => return Err(Error::invalid("format 'avro' needs the option \"schema_registry\"")),
-            (MessageFormat::Debezium, _) => return Err(Error::invalid("format 'debezium' is not supported")),
+            (MessageFormat::Debezium, _) => Inner::Debezium(Box::new(DebeziumDecoder::try_new(schema, options)?)),
         }))
     }
 
@@ -77,6 +79,7 @@ impl MessageDecoder {
         match (&mut self.0, payload) {
             (Inner::Json(decoder), Some(payload)) => decoder.record(offset, payload),
             (Inner::Avro(decoder), Some(payload)) => decoder.record(offset, payload)?,
+            (Inner::Debezium(decoder), payload) => decoder.record(offset, payload),
             (_, None) => self.collector().reject(offset, &[], "payload is NULL".to_owned()),
         }
         Ok(())
@@ -92,6 +95,7 @@ impl MessageDecoder {
         match &self.0 {
             Inner::Json(decoder) => decoder.pending(),
             Inner::Avro(decoder) => decoder.pending(),
+            Inner::Debezium(decoder) => decoder.pending(),
         }
     }
 
@@ -100,6 +104,7 @@ impl MessageDecoder {
         match &mut self.0 {
             Inner::Json(decoder) => decoder.take(),
             Inner::Avro(decoder) => decoder.take(),
+            Inner::Debezium(decoder) => decoder.take(),
         }
     }
 
@@ -107,6 +112,7 @@ impl MessageDecoder {
         match &mut self.0 {
             Inner::Json(decoder) => decoder.collector(),
             Inner::Avro(decoder) => decoder.collector(),
+            Inner::Debezium(decoder) => decoder.collector(),
         }
     }
 }

@@ -11,6 +11,7 @@ use rand::{Rng, SeedableRng};
 use super::*;
 use crate::stream::schema::StreamColumn;
 
+mod debezium;
 mod messages;
 
 pub(super) fn utc() -> DataType {

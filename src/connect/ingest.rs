@@ -367,7 +367,7 @@ impl Pipeline {
         counts.late = late_rows.num_rows() as u64;
         let accepted = self.judge(&rows, None).await?;
         counts.accepted = accepted.rows.len() as u64;
-        counts.duplicate = accepted.duplicate;
+        counts.duplicate = accepted.duplicate + decoded.tombstones;
         counts.conflicts = accepted.conflicts;
         let stored = counts.check().and_then(|()| {
             let picks = picks(&accepted.rows);
@@ -647,7 +647,7 @@ impl Pipeline {
                 };
                 let accepted = self.judge(&rows, aside.as_mut()).await?;
                 counts.accepted = accepted.rows.len() as u64;
-                counts.duplicate = accepted.duplicate;
+                counts.duplicate = accepted.duplicate + decoded.tombstones;
                 counts.conflicts = accepted.conflicts;
                 counts.check()?;
                 // Coordinates stay those of the source; the arrival is now.
@@ -732,7 +732,7 @@ impl Load<'_> {
             )));
         }
         self.counts.accepted += accepted.rows.len() as u64;
-        self.counts.duplicate += accepted.duplicate;
+        self.counts.duplicate += accepted.duplicate + decoded.tombstones;
         self.counts.conflicts += accepted.conflicts;
         self.greatest = self.greatest.max(arrow::compute::max(self.pipeline.schema.times(&decoded.rows)?));
         if accepted.rows.is_empty() {
@@ -829,5 +829,6 @@ pub async fn read_table(context: &SessionContext, history: &StreamHistory, part:
 
 /// How records of a stream are decoded.
 pub fn decode_options(stream: &Stream, record_bytes_max: usize, latest_us: Option<i64>) -> Options {
-    Options { time_unit: stream.options.time_unit, record_bytes_max, latest_us, ..Options::default() }
+    let paths = stream.options.records.paths.clone();
+    Options { time_unit: stream.options.time_unit, record_bytes_max, latest_us, paths, ..Options::default() }
 }

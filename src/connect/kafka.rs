@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 pub use self::client::{Client, Progress};
-use crate::error::{Error, Result};
-use crate::stream::decode::{Decoded, JsonDecoder, Options};
+use crate::error::{Error, Kind, Result};
+use crate::stream::decode::{Decoded, MessageDecoder, MessageFormat, Options, Schemas};
 use crate::stream::schema::StreamSchema;
 
 /// Records of one chunk at most.
@@ -33,6 +34,8 @@ const CHUNK_WAIT: Duration = Duration::from_millis(5);
 const CHUNKS_WAITING: usize = 4;
 /// How long the thread waits for a message before it looks at what else there is to do.
 const POLL: Duration = Duration::from_millis(20);
+/// How long a message waits that cannot be decoded now.
+const AGAIN: Duration = Duration::from_millis(200);
 /// How often the thread asks whether the topic has new partitions.
 const LOOK_FOR_PARTITIONS: Duration = Duration::from_secs(30);
 
@@ -124,6 +127,10 @@ impl Reader {
 pub struct Decoding {
     /// The stream's columns.
     pub schema: Arc<StreamSchema>,
+    /// How messages are written.
+    pub format: MessageFormat,
+    /// Where Avro finds its writers' schemas.
+    pub schemas: Option<Arc<dyn Schemas>>,
     /// How values are read.
     pub options: Options,
     /// How far past a message's broker timestamp an event may lie, microseconds.
@@ -132,7 +139,7 @@ pub struct Decoding {
 
 /// One partition as the thread has it.
 struct Partition {
-    decoder: JsonDecoder,
+    decoder: MessageDecoder,
     next: i64,
 }
 
@@ -176,27 +183,15 @@ impl Thread {
             self.look_for_partitions()?;
         }
         let now = Instant::now();
+        let client = self.client.clone();
         // While there are messages they are taken without a look at the clock for each.
         loop {
             let wait = if self.since.is_some() { Duration::ZERO } else { POLL };
-            let outcome = match self.client.consumer.poll(wait) {
+            let outcome = match client.consumer.poll(wait) {
                 None if self.since.is_some() => return self.hand_on(),
                 None => return Ok(()),
                 Some(Ok(message)) => {
-                    let Some(partition) = self.partitions.get_mut(&message.partition()) else { continue };
-                    // A partition that is assigned anew may give again what was in flight.
-                    if message.offset() < partition.next {
-                        continue;
-                    }
-                    let taken = message.timestamp().to_millis().map_or_else(now_us, |ms| ms.saturating_mul(1000));
-                    partition.decoder.set_latest_us(Some(taken.saturating_add(self.decoding.max_future_skew_us)));
-                    let raw = message.payload();
-                    match raw {
-                        Some(raw) => partition.decoder.record(message.offset(), raw),
-                        None => partition.decoder.reject(message.offset(), &[], "the message has no value"),
-                    }
-                    partition.next = message.offset() + 1;
-                    self.waiting_bytes += raw.map_or(0, <[u8]>::len);
+                    self.take(&message)?;
                     self.since.get_or_insert(now);
                     None
                 }
@@ -208,6 +203,36 @@ impl Thread {
             let rows: usize = self.partitions.values().map(|p| p.decoder.pending()).sum();
             if rows >= CHUNK_ROWS || self.waiting_bytes >= CHUNK_BYTES || (rows % 256 == 0 && now.elapsed() >= CHUNK_WAIT) {
                 return self.hand_on();
+            }
+        }
+    }
+
+    /// Decodes one message. Where that is not possible now, what was decoded before is handed on, and the message is tried again.
+    fn take(&mut self, message: &BorrowedMessage<'_>) -> std::result::Result<(), Gone> {
+        let taken = message.timestamp().to_millis().map_or_else(now_us, |ms| ms.saturating_mul(1000));
+        let latest = taken.saturating_add(self.decoding.max_future_skew_us);
+        loop {
+            let Some(partition) = self.partitions.get_mut(&message.partition()) else { return Ok(()) };
+            // A partition that is assigned anew may give again what was in flight.
+            if message.offset() < partition.next {
+                return Ok(());
+            }
+            partition.decoder.set_latest_us(Some(latest));
+            match partition.decoder.record(message.offset(), message.key(), message.payload()) {
+                Ok(()) => {
+                    partition.next = message.offset() + 1;
+                    self.waiting_bytes += message.payload_len();
+                    return Ok(());
+                }
+                Err(e) if e.kind() == Kind::Unavailable => {
+                    self.hand_on()?;
+                    self.client.progress.fails(e.message());
+                    std::thread::sleep(AGAIN);
+                    if self.events.is_closed() {
+                        return Err(Gone);
+                    }
+                }
+                Err(e) => return self.last(Event::Failed(e)),
             }
         }
     }
@@ -275,8 +300,9 @@ impl Thread {
 
     fn assign(&mut self, from: &[(i32, i64)]) -> Result<()> {
         let mut list = TopicPartitionList::new();
+        let Decoding { schema, format, schemas, options, .. } = &self.decoding;
         for (number, next) in from {
-            let decoder = JsonDecoder::try_new(self.decoding.schema.clone(), &self.decoding.options)?;
+            let decoder = MessageDecoder::try_new(schema.clone(), *format, options, schemas.clone())?;
             self.partitions.insert(*number, Partition { decoder, next: *next });
             let added = list.add_partition_offset(&self.client.topic, *number, Offset::Offset(*next));
             added.map_err(|e| self.client.error(&e))?;

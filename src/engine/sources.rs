@@ -22,6 +22,7 @@ use crate::crash::crash_point;
 use crate::error::{Error, Kind, Result};
 use crate::registry::options::kafka::{KafkaOptions, Start};
 use crate::registry::{Connector, Stream};
+use crate::stream::decode::{RegistryClient, Schemas};
 
 /// How long what failed waits before it is tried again, at first and at most.
 const WAIT_FIRST: Duration = Duration::from_millis(100);
@@ -258,8 +259,12 @@ async fn read_once(engine: &Weak<Inner>, stream: &str, halt: &Halt, stop: &mut w
     let wanted = from.clone();
     stopped_at(halt, ask(&client, move |c| c.gaps(&wanted)).await?)?;
     let skew = definition.options.max_future_skew.unwrap_or(inner.settings.max_future_skew_default_us);
+    let registry = definition.options.records.registry_settings()?;
+    let schemas = registry.map(|settings| RegistryClient::try_new(settings).map(|client| Arc::new(client) as Arc<dyn Schemas>));
     let decoding = Decoding {
         schema: definition.schema.clone(),
+        format: options.format,
+        schemas: schemas.transpose()?,
         options: decode_options(&definition, inner.settings.record_bytes_max, None),
         max_future_skew_us: skew,
     };

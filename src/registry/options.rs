@@ -1,14 +1,17 @@
 //! The options of a stream: how it is fed and how its records are judged.
 
+pub mod format;
 pub mod kafka;
+pub mod setting;
 
 use asof_sql::Diagnostic;
 use asof_sql::ast::{OptionEntry, OptionValue};
 use asof_sql::bind::{duration_of, unknown_option};
 use asof_sql::codes;
 
+use self::format::{FormatOptions, format_options};
 use self::kafka::{Given, KafkaOptions};
-use crate::stream::decode::TimeUnit;
+use crate::stream::decode::{MessageFormat, TimeUnit};
 
 /// How a stream is fed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,13 +43,33 @@ pub struct StreamOptions {
     pub max_future_skew: Option<i64>,
     /// The columns that producers partition by.
     pub key: Vec<String>,
+    /// How its records are written.
+    pub records: FormatOptions,
+}
+
+impl StreamOptions {
+    /// How the messages are written that feed the stream; None where it is not fed with messages.
+    pub fn message_format(&self) -> Option<MessageFormat> {
+        match &self.connector {
+            Connector::Push | Connector::File { .. } => None,
+            Connector::Kafka(kafka) => Some(kafka.format),
+        }
+    }
+
+    /// The name of the format that records come in, where the stream says it.
+    pub fn format_name(&self) -> Option<&str> {
+        match &self.connector {
+            Connector::Push => None,
+            Connector::File { format, .. } => format.as_deref(),
+            Connector::Kafka(kafka) => Some(kafka.format.name()),
+        }
+    }
 }
 
 const KNOWN: &[&str] = &["connector", "path", "format", "mode", "time_unit", "max_future_skew", "key"];
 
 /// What each connector reads.
 const FILE_FORMATS: &[&str] = &["json", "csv", "parquet"];
-const KAFKA_FORMATS: &[&str] = &["json"];
 
 /// Reads the options of `CREATE STREAM` or `ALTER STREAM ... SET` over what is set already.
 pub fn stream_options(mut options: StreamOptions, entries: &[OptionEntry]) -> Result<StreamOptions, Vec<Diagnostic>> {
@@ -59,10 +82,10 @@ pub fn stream_options(mut options: StreamOptions, entries: &[OptionEntry]) -> Re
             (connector, path, format, follow) = ("file".into(), Some(p.clone()), f.clone(), Some(*followed));
         }
         Connector::Kafka(kafka) => {
-            (connector, format, given) = ("kafka".into(), Some(kafka.format.clone()), Given::of(kafka));
+            (connector, format, given) = ("kafka".into(), Some(kafka.format.name().to_owned()), Given::of(kafka));
         }
     }
-    for entry in entries {
+    for entry in format_options(&mut options.records, entries, &mut errors) {
         let key = entry.key.as_str();
         let text = match &entry.value {
             OptionValue::String(s) => Some(s.as_str()),
@@ -99,7 +122,7 @@ pub fn stream_options(mut options: StreamOptions, entries: &[OptionEntry]) -> Re
     // An option that the connector would pass over is refused.
     let (formats, foreign): (&[&str], &dyn Fn(&str) -> bool) = match connector.as_str() {
         "file" => (FILE_FORMATS, &Given::owns),
-        "kafka" => (KAFKA_FORMATS, &|key| ["path", "mode"].contains(&key)),
+        "kafka" => (MessageFormat::NAMES, &|key| ["path", "mode"].contains(&key)),
         _ => (&[], &|key| ["path", "mode", "format"].contains(&key) || Given::owns(key)),
     };
     if let Some(entry) = at(foreign) {
@@ -125,7 +148,7 @@ pub fn stream_options(mut options: StreamOptions, entries: &[OptionEntry]) -> Re
     let made = match (connector.as_str(), path) {
         ("file", Some(path)) => Ok(Connector::File { path, format, follow: follow.unwrap_or(false) }),
         ("file", None) => Err("path"),
-        ("kafka", _) => given.finish(format).map(|kafka| Connector::Kafka(Box::new(kafka))),
+        ("kafka", _) => given.finish(format.as_deref().and_then(MessageFormat::find)).map(|kafka| Connector::Kafka(Box::new(kafka))),
         _ => Ok(Connector::Push),
     };
     match made {

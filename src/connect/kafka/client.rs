@@ -13,7 +13,8 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::Gap;
 use crate::error::{Error, Result};
-use crate::registry::options::kafka::{KafkaOptions, Setting, Start};
+use crate::registry::options::kafka::{KafkaOptions, Start};
+use crate::registry::options::setting::Setting;
 
 /// How long a broker may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -68,6 +69,11 @@ impl Progress {
         if told.error.is_some() {
             told.error = None;
         }
+    }
+
+    /// Something keeps it from being read.
+    pub(super) fn fails(&self, why: &str) {
+        self.told().error = Some(why.to_owned());
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {

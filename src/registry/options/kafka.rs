@@ -10,8 +10,8 @@ use asof_sql::ast::{OptionEntry, OptionValue};
 use asof_sql::bind::duration_of;
 use asof_sql::codes;
 
-use crate::error::{Error, Result};
-use crate::stream::decode::parse_time;
+use super::setting::Setting;
+use crate::stream::decode::{MessageFormat, parse_time};
 
 /// How a stream reads a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct KafkaOptions {
     /// Where a partition begins of which nothing was committed.
     pub start: Start,
     /// How messages are encoded.
-    pub format: String,
+    pub format: MessageFormat,
     /// Records after which a commit is made.
     pub commit_rows: usize,
     /// The time after which a commit is made, microseconds.
@@ -43,17 +43,6 @@ pub enum Start {
     Latest,
     /// At the first record with a broker timestamp from this one on, microseconds since the Unix epoch.
     At(i64),
-}
-
-/// The value of a property, or where it is found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Setting {
-    /// As written.
-    Plain(String),
-    /// In an environment variable.
-    Env(String),
-    /// In a file, without the white space around it.
-    File(String),
 }
 
 /// Records after which a commit is made where nothing else is said.
@@ -82,32 +71,6 @@ const OURS: &[&str] = &[
 
 /// Properties that hold a secret.
 const SECRETS: &[&str] = &["password", "secret", "ssl.key.pem", "sasl.oauthbearer.config"];
-
-impl Setting {
-    fn parse(text: &str) -> Self {
-        match (text.strip_prefix("env:"), text.strip_prefix("file:")) {
-            (Some(name), _) => Self::Env(name.to_owned()),
-            (_, Some(path)) => Self::File(path.to_owned()),
-            _ => Self::Plain(text.to_owned()),
-        }
-    }
-
-    /// The value, read where it is kept.
-    ///
-    /// - Errors: [`crate::error::Kind::Unavailable`] naming the variable or the file, never a value.
-    pub fn value(&self) -> Result<String> {
-        match self {
-            Self::Plain(text) => Ok(text.clone()),
-            Self::Env(name) => {
-                std::env::var(name).map_err(|_| Error::unavailable(format!("the environment variable \"{name}\" is not set")))
-            }
-            Self::File(path) => match std::fs::read_to_string(path) {
-                Ok(text) => Ok(text.trim().to_owned()),
-                Err(e) => Err(Error::unavailable(format!("cannot read \"{path}\": {e}"))),
-            },
-        }
-    }
-}
 
 /// What was given of the options so far.
 #[derive(Debug, Default)]
@@ -193,13 +156,13 @@ impl Given {
     }
 
     /// The options, or what is missing.
-    pub(super) fn finish(self, format: Option<String>) -> Result<KafkaOptions, &'static str> {
+    pub(super) fn finish(self, format: Option<MessageFormat>) -> Result<KafkaOptions, &'static str> {
         Ok(KafkaOptions {
             brokers: self.brokers.ok_or("brokers")?,
             topic: self.topic.ok_or("topic")?,
             group: self.group,
             start: self.start.unwrap_or(Start::Earliest),
-            format: format.unwrap_or_else(|| "json".into()),
+            format: format.unwrap_or(MessageFormat::Json),
             commit_rows: self.commit_rows.unwrap_or(COMMIT_ROWS),
             commit_interval_us: self.commit_interval_us.unwrap_or(COMMIT_INTERVAL_US),
             properties: self.properties,

@@ -195,7 +195,9 @@ impl<'a> LaneState<'a> {
         self.low = low;
         match self.directory {
             Some(directory) => {
-                self.count += directory.count(self.index, &self.view, from, to);
+                if needs.count {
+                    self.count += directory.count(self.index, &self.view, from, to);
+                }
                 if needs.moments() {
                     if to - from <= directory.short() {
                         self.view.sum(from, to, false, needs.squares, &mut self.moments);
@@ -209,7 +211,9 @@ impl<'a> LaneState<'a> {
                 }
             }
             None => {
-                self.count += self.view.count(from, to);
+                if needs.count {
+                    self.count += self.view.count(from, to);
+                }
                 if needs.moments() {
                     self.view.sum(from, to, false, needs.squares, &mut self.moments);
                 }

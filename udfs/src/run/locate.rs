@@ -17,8 +17,7 @@ pub(crate) struct Located<'a> {
 impl Run {
     /// The first physical row with a time of at least `time`.
     pub(crate) fn first_at(&self, time: i64) -> usize {
-        let times = &self.store.words(0)[self.start()..self.end()];
-        self.start() + times.partition_point(|at| (*at as i64) < time)
+        self.first_not(|at| at < time)
     }
 
     /// The first physical row with a time after `time`.
@@ -27,7 +26,14 @@ impl Run {
         if times.last().is_none_or(|last| *last as i64 <= time) {
             return self.end();
         }
-        self.start() + times.partition_point(|at| *at as i64 <= time)
+        self.first_not(|at| at <= time)
+    }
+
+    /// The first physical row whose time is not before a bound.
+    fn first_not(&self, is_before: impl Fn(i64) -> bool) -> usize {
+        let (start, end) = (self.start(), self.end());
+        let (low, high) = self.directory().map_or((start, end), |directory| directory.narrow(start, end, &is_before));
+        low + self.store.words(0)[low..high].partition_point(|at| is_before(*at as i64))
     }
 
     /// The end of the events that count at an instant.

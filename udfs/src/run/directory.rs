@@ -251,6 +251,21 @@ impl Directory {
         self.groups = end >> self.shift.min(NARROW_SHIFT);
     }
 
+    /// Reads what every evaluation needs; see `Run::warm`.
+    pub(crate) fn warm(&self) -> u64 {
+        let of_lane = |lane: &LaneDirectory| lane.total_count ^ lane.least.len() as u64 ^ lane.greatest.len() as u64;
+        self.lanes.iter().map(of_lane).fold(self.times.first().map_or(0, |time| *time as u64), |all, one| all ^ one)
+    }
+
+    /// Reads what a bound at a row needs; see `Run::warm`.
+    pub(crate) fn warm_at(&self, row: usize) -> u64 {
+        let from = (row >> self.shift).min(self.blocks) * self.stride;
+        let to = self.prefixes.len().min(from + 2 * self.stride);
+        let prefixes = self.prefixes[from..to].iter().step_by(8).fold(0, |all, word| all ^ word);
+        let group = row >> self.shift.min(NARROW_SHIFT);
+        self.lanes.iter().fold(prefixes, |all, lane| all ^ lane.least.warm(group) ^ lane.greatest.warm(group))
+    }
+
     /// How many rows of `low..high` count in a lane.
     pub(crate) fn count(&self, lane: usize, view: &LaneView<'_>, low: usize, high: usize) -> u64 {
         let (first, last) = (low.div_ceil(1 << self.shift), (high >> self.shift).min(self.blocks));

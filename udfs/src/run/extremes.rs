@@ -63,6 +63,14 @@ impl Extremes {
         }
     }
 
+    /// Reads the keys next to a group; see `Run::warm`.
+    pub(crate) fn warm(&self, group: usize) -> u64 {
+        match self {
+            Extremes::Narrow(levels) => levels.keys().get(group).map_or(0, |key| *key as u64),
+            Extremes::Wide(levels) => levels.keys().get(group).map_or(0, |key| *key as u64),
+        }
+    }
+
     /// Keeps the first `groups` groups.
     pub(crate) fn truncate(&mut self, groups: usize) {
         match self {

@@ -42,6 +42,11 @@ impl<K: Copy> Levels<K> {
         self.levels.first().map_or(0, Vec::len)
     }
 
+    /// The keys of the blocks, without those of groups.
+    pub(crate) fn keys(&self) -> &[K] {
+        self.levels.first().map_or(&[], |keys| keys)
+    }
+
     /// Keeps the first `blocks` blocks.
     pub(crate) fn truncate(&mut self, blocks: usize) {
         let mut count = blocks;

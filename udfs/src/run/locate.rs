@@ -1,5 +1,7 @@
 //! From frames and instants to rows: where each frame's rows begin and end, and which folded rows belong to it.
 
+use std::hint::black_box;
+
 use super::Run;
 use super::base::{FoldedRows, within};
 use super::store::low_mask;
@@ -34,6 +36,36 @@ impl Run {
         let (start, end) = (self.start(), self.end());
         let (low, high) = self.directory().map_or((start, end), |directory| directory.narrow(start, end, &is_before));
         low + self.store.words(0)[low..high].partition_point(|at| is_before(*at as i64))
+    }
+
+    /// Begins to read what evaluating needs whatever the frames.
+    ///
+    /// An entity that nobody asked about for a while is in no cache, and each of its lines costs as much as adding a
+    /// dozen rows. Reading one word of each of them in a row, for nothing, lets those waits overlap.
+    pub(crate) fn warm(&self, program: &Program) {
+        if self.scratch || self.len == 0 {
+            return;
+        }
+        black_box(match self.directory() {
+            Some(directory) => self.store.warm_at(&program.layout, self.end() - 1) ^ directory.warm(),
+            None => self.store.warm(),
+        });
+    }
+
+    /// Begins to read what evaluating frames needs of a run with a directory.
+    pub(crate) fn warm_frames(&self, program: &Program, located: &[Located<'_>]) {
+        let Some(directory) = self.directory().filter(|_| !self.scratch && self.len > 0) else { return };
+        let mut read = 0;
+        let mut before = self.end();
+        for place in located {
+            for row in [place.high, place.low] {
+                if row != before {
+                    read ^= directory.warm_at(row) ^ self.store.warm_at(&program.layout, row);
+                    before = row;
+                }
+            }
+        }
+        black_box(read);
     }
 
     /// The end of the events that count at an instant.

@@ -6,6 +6,8 @@ use std::sync::{Arc, RwLock};
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use asof_sql::plan::Scan;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::error::DataFusionError;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::StreamExt;
 
@@ -18,6 +20,9 @@ use crate::op::relation::stream::Change;
 use crate::op::window::View;
 use crate::op::window::stream::OnlineView;
 use crate::serve::scans::HistoryScans;
+
+/// How many batches of history are read ahead of what is applied: some hundred thousand rows.
+const BATCHES_AHEAD: usize = 16;
 
 /// Online states by view.
 #[derive(Debug, Default)]
@@ -157,13 +162,29 @@ impl Inner {
     async fn apply_since(&self, online: &OnlineView, stream: &str, history: &StreamHistory, version: i64) -> Result<()> {
         let table = history.table(Part::History, TableOptions { since: Some(version), all_rows: true, ..TableOptions::default() }).await?;
         let plan = self.context.read_table(table)?.create_physical_plan().await?;
-        // One partition after the other, which is the order of time as far as files tell.
-        for partition in 0..plan.output_partitioning().partition_count() {
-            let mut batches = plan.execute(partition, self.context.task_ctx())?;
-            while let Some(batch) = batches.next().await {
-                online.apply(&[Change { stream, rows: &canonical(&batch?, history)?, gone: false }])?;
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(BATCHES_AHEAD);
+        let context = self.context.task_ctx();
+        // History is read while what was read before is applied.
+        let reading = SpawnedTask::spawn(async move {
+            // One partition after the other, which is the order of time as far as files tell.
+            for partition in 0..plan.output_partitioning().partition_count() {
+                let mut batches = plan.execute(partition, context.clone())?;
+                while let Some(batch) = batches.next().await.transpose()? {
+                    if sender.send(batch).await.is_err() {
+                        return Ok(());
+                    }
+                }
             }
+            Ok::<_, DataFusionError>(())
+        });
+        let mut batches = Vec::new();
+        // Many batches at once: an entity's rows of all of them are applied together.
+        while receiver.recv_many(&mut batches, BATCHES_AHEAD).await > 0 {
+            let rows = batches.drain(..).map(|batch| canonical(&batch, history)).collect::<Result<Vec<_>>>()?;
+            let changes: Vec<Change<'_>> = rows.iter().map(|rows| Change { stream, rows, gone: false }).collect();
+            online.apply(&changes)?;
         }
+        reading.join_unwind().await.map_err(|e| Error::internal(e.to_string()))??;
         Ok(())
     }
 

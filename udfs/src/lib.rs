@@ -13,6 +13,7 @@
 
 pub mod aggregates;
 pub mod exact_sum;
+pub mod names;
 pub mod output;
 pub mod program;
 pub mod rows;

@@ -647,7 +647,7 @@ impl Pipeline {
                 };
                 let accepted = self.judge(&rows, aside.as_mut()).await?;
                 counts.accepted = accepted.rows.len() as u64;
-                counts.duplicate = accepted.duplicate + decoded.tombstones;
+                counts.duplicate = accepted.duplicate;
                 counts.conflicts = accepted.conflicts;
                 counts.check()?;
                 // Coordinates stay those of the source; the arrival is now.

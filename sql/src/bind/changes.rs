@@ -58,7 +58,7 @@ pub(crate) fn alive(scope: &Scope, shape: Shape, statement: &CreateFeatureView, 
         );
         return None;
     }
-    let column = scope.find(None, OPERATION).first().map(|c| scope.column(*c, ast::Spanned::span(&ast::Ident::new(OPERATION))))?;
+    let column = scope.find(None, OPERATION).first().map(|c| scope.column(*c, ast::Ident::new(OPERATION).span))?;
     Some(ast::Expr::BinaryOp {
         left: Box::new(column),
         op: ast::BinaryOperator::NotEq,

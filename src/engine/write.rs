@@ -82,6 +82,7 @@ impl Inner {
 
     async fn applied(&self, stream: &str, open: &OpenStream, step: Step) -> IngestCounts {
         if let Some(changes) = &step.changes {
+            self.metrics.step(stream, &step.counts, open.pipeline.history().commit_took());
             self.apply(stream, open.pipeline.history(), open.pipeline.greatest(), changes).await;
         }
         step.counts

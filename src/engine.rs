@@ -6,6 +6,7 @@
 
 mod connection;
 mod explain;
+mod metrics;
 mod session;
 mod show;
 mod sources;
@@ -27,6 +28,7 @@ use datafusion::prelude::SessionContext;
 use tokio::sync::Mutex;
 
 pub use self::connection::{Connection, Ingest, Object, PendingRows, Prepared, Reply};
+use self::metrics::Metrics;
 use self::sources::Sources;
 use self::views::Views;
 pub use crate::connect::ingest::IngestCounts;
@@ -109,6 +111,7 @@ impl EngineBuilder {
         let warehouse = Warehouse::open_with(&self.location, self.durability).await?;
         let registry = Registry::replay(&warehouse.catalog().load().await?)?;
         let mut session = Err(Error::internal("no session"));
+        let opened = self.clock.now().0;
         let inner = Arc::new_cyclic(|weak| {
             session = session::session(weak, &self.settings);
             let context = match &session {
@@ -126,6 +129,7 @@ impl EngineBuilder {
                 views: Views::default(),
                 sources: Sources::default(),
                 written: RwLock::new(BTreeSet::new()),
+                metrics: Metrics::new(weak.clone(), opened),
                 statuses: Statuses::default(),
                 positions_known: std::sync::Mutex::default(),
                 address: RwLock::new(None),
@@ -168,6 +172,8 @@ pub(crate) struct Inner {
     sources: Sources,
     /// The streams whose lease this process holds.
     written: RwLock<BTreeSet<String>>,
+    /// What is counted and timed.
+    pub(crate) metrics: Metrics,
     /// How far each stream is.
     pub(crate) statuses: Statuses,
     /// The streams of whose statuses nothing is left to be looked up in history.
@@ -247,6 +253,11 @@ impl Engine {
     /// The online state of a view: what it holds, and aggregates by key without Arrow. Built from history where it is not there yet.
     pub async fn online(&self, view: &str) -> Result<Arc<crate::op::window::stream::OnlineView>> {
         self.inner.online(view).await
+    }
+
+    /// What the engine tells about itself, in the text format of OpenMetrics. It never waits for a write or for the storage.
+    pub fn metrics(&self) -> Result<String> {
+        self.inner.metrics.encode()
     }
 
     /// Releases what this process holds of the warehouse.

@@ -30,6 +30,8 @@ pub mod visible;
 pub mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -225,6 +227,8 @@ struct Inner {
     rejected: Arc<Table>,
     visible: Arc<visible::Cache>,
     context: Arc<TaskContext>,
+    /// Nanoseconds that the last commit took; 0 once somebody asked.
+    commit_took: AtomicU64,
 }
 
 impl StreamHistory {
@@ -259,7 +263,7 @@ impl StreamHistory {
         warehouse.register(&context.runtime_env());
         let context = context.task_ctx();
         let warehouse = warehouse.clone();
-        Ok(Self { inner: Arc::new(Inner { warehouse, schema, history, late, rejected, visible, context }) })
+        Ok(Self { inner: Arc::new(Inner { warehouse, schema, history, late, rejected, visible, context, commit_took: AtomicU64::new(0) }) })
     }
 
     /// The stream's columns.
@@ -315,6 +319,24 @@ impl StreamHistory {
     /// - Rows of late and rejected records that those tables hold already, by their coordinates and transactions, are skipped.
     /// - Errors: [`crate::error::Kind::Unavailable`] where the storage fails; what became of the commit, its transactions then say.
     pub async fn commit(&self, commit: Commit) -> Result<Outcome> {
+        let started = Instant::now();
+        let outcome = self.commit_all(commit).await?;
+        if let Outcome::Committed { .. } = outcome {
+            let took = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.inner.commit_took.store(took.max(1), Ordering::Relaxed);
+        }
+        Ok(outcome)
+    }
+
+    /// How long the last commit took until it was durable, told once: `None` where none was made since this was last asked.
+    pub fn commit_took(&self) -> Option<Duration> {
+        match self.inner.commit_took.swap(0, Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    async fn commit_all(&self, commit: Commit) -> Result<Outcome> {
         let Inner { history, late, rejected, .. } = self.inner.as_ref();
         let Commit { accepted, mut files, late: late_rows, rejected: rejected_rows, progress, info } = commit;
         if progress.is_empty() {

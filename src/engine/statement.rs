@@ -198,8 +198,12 @@ impl Inner {
                             lease.release().await?;
                         }
                         self.statuses.remove(&name);
+                        self.metrics.forget_stream(&name);
                     }
-                    ObjectKind::FeatureView => self.views.remove(&name),
+                    ObjectKind::FeatureView => {
+                        self.views.remove(&name);
+                        self.metrics.forget_view(&name);
+                    }
                     ObjectKind::Table => {}
                 }
                 done(format!("{} \"{name}\" dropped", kind.noun()))

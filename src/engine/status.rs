@@ -218,3 +218,42 @@ fn is_passive(connector: &Connector) -> bool {
 pub(super) fn state_after(e: &Error) -> SourceState {
     if e.kind() == Kind::Unavailable { SourceState::Paused } else { SourceState::Stopped }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::util::display::array_value_to_string;
+
+    use super::*;
+
+    #[test]
+    fn ages_are_told_from_now_and_what_is_not_known_is_null() {
+        let partition = PartitionStatus {
+            partition: "t/0".into(),
+            offset: 10,
+            end_offset: Some(25),
+            watermark: Some(1_000_000),
+            accepted: 1,
+            duplicate: 2,
+            late: 3,
+            rejected: 4,
+            last_commit: Some(2_000_000),
+            last_checkpoint: Some(4_000_000),
+        };
+        let ahead = PartitionStatus { last_checkpoint: Some(9_000_000), ..PartitionStatus::default() };
+        let s = StreamStatus {
+            stream: "s".into(),
+            state: SourceState::Paused,
+            message: Some("no room".into()),
+            partitions: vec![partition, ahead],
+        };
+        let t = StreamStatus { stream: "t".into(), ..StreamStatus::default() };
+        let batch = status_rows(&[s, t], 7_500_000).expect("rows");
+        let row = |row: usize| -> String {
+            let cells = batch.columns().iter().map(|c| array_value_to_string(c, row).expect("a text"));
+            cells.collect::<Vec<_>>().join("|")
+        };
+        assert_eq!(row(0), "s|t/0|10|25|15|1970-01-01T00:00:01Z|1|2|3|4|1970-01-01T00:00:02Z|PT3.5S|paused|no room");
+        assert_eq!(row(1), "s||0||||0|0|0|0||P0D|paused|no room");
+        assert_eq!(row(2), "t||||||||||||idle|");
+    }
+}

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::datatypes::TimestampMicrosecondType;
 use asof_sql::plan::Scan;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::DataFusionError;
@@ -46,6 +47,10 @@ impl Views {
     pub(super) fn reading(&self, stream: &str) -> Vec<(String, Arc<OnlineView>)> {
         let online = self.online.read().unwrap_or_else(|e| e.into_inner());
         online.iter().filter(|(_, v)| v.view.plan.streams().contains(&stream)).map(|(n, v)| (n.clone(), v.clone())).collect()
+    }
+
+    pub(super) fn named(&self) -> Vec<(String, Arc<OnlineView>)> {
+        self.online.read().unwrap_or_else(|e| e.into_inner()).iter().map(|(n, v)| (n.clone(), v.clone())).collect()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<OnlineView>> {
@@ -128,7 +133,8 @@ impl Inner {
 
     /// Applies a step of a stream to the views that read it. The caller holds the stream's pipeline; the step is in history.
     pub(super) async fn apply(&self, stream: &str, history: &StreamHistory, greatest: Option<i64>, changes: &Changes) {
-        for (_, online) in self.views.reading(stream) {
+        let newest = newest(history, changes);
+        for (name, online) in self.views.reading(stream) {
             if online.is_stale() {
                 continue;
             }
@@ -156,6 +162,9 @@ impl Inner {
             }
             online.saw(greatest);
             online.advance(self.horizon(&online.view, online.greatest()));
+            if let Some(newest) = newest.filter(|_| !online.is_stale()) {
+                self.metrics.fresh(&name, self.now().saturating_sub(newest));
+            }
         }
     }
 
@@ -192,6 +201,13 @@ impl Inner {
     pub(super) fn state_bytes(&self) -> usize {
         self.views.all().iter().map(|v| v.memory_bytes()).sum()
     }
+}
+
+/// The newest event that comes with a step; of a load nothing is new.
+fn newest(history: &StreamHistory, changes: &Changes) -> Option<i64> {
+    let Changes::Rows { come, .. } = changes else { return None };
+    let times = come.columns().get(history.schema().event_time())?.as_primitive_opt::<TimestampMicrosecondType>()?;
+    arrow::compute::max(times)
 }
 
 fn sorted_streams(view: &View) -> Vec<String> {

@@ -93,6 +93,7 @@ impl Inner {
 
     pub(super) async fn applied(&self, stream: &str, open: &OpenStream, step: Step) -> IngestCounts {
         if let Some(changes) = &step.changes {
+            self.metrics.step(stream, &step.counts, open.pipeline.history().commit_took());
             self.apply(stream, open.pipeline.history(), open.pipeline.greatest(), changes).await;
         }
         step.counts

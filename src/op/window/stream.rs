@@ -174,6 +174,11 @@ impl OnlineView {
         self.index.memory_bytes() + self.relation.lock().unwrap_or_else(|e| e.into_inner()).memory_bytes()
     }
 
+    /// How many entities are held. Cost: a look at every shard.
+    pub fn entities(&self) -> usize {
+        self.index.entities()
+    }
+
     /// How many entities and events are held, and the memory of all, bytes. Cost: a look at every entity.
     pub fn size(&self) -> (usize, usize, usize) {
         (self.index.entities(), self.index.events(), self.memory_bytes())

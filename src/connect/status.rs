@@ -56,7 +56,7 @@ impl fmt::Display for SourceState {
 pub struct PartitionStatus {
     /// Its name: the `_partition` of its rows.
     pub partition: String,
-    /// The next offset to be read: what lies before it is in history.
+    /// The next offset to be read: what lies before it is in the online state, and in history with the next commit.
     pub offset: i64,
     /// The offset behind the last record of the source; `None` where the source does not say, as for pushes and files.
     pub end_offset: Option<i64>,
@@ -77,7 +77,7 @@ pub struct PartitionStatus {
 }
 
 impl PartitionStatus {
-    /// The records of the source that are not in history yet.
+    /// The records of the source that are not read yet.
     pub fn lag(&self) -> Option<i64> {
         self.end_offset.map(|end| end.saturating_sub(self.offset).max(0))
     }

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::{Inner, OpenStream, Output};
-use crate::connect::ingest::decode_options;
+use crate::connect::ingest::{IngestCounts, decode_options};
 use crate::connect::kafka::{Client, Decoding, Event, Gap, Reader};
 use crate::connect::status::SourceState;
 use crate::crash::crash_point;
@@ -421,6 +421,9 @@ impl Feed {
         let mut open = open.lock().await;
         inner.commit_staged(&mut open).await?;
         let committed = open.pipeline.take_flushed();
+        if let Some(took) = open.pipeline.history().commit_took() {
+            inner.metrics.step(&self.stream, &IngestCounts::default(), Some(took));
+        }
         drop(open);
         let now = inner.now();
         let mut offsets = Vec::new();

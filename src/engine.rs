@@ -334,11 +334,7 @@ impl Inner {
         let open = self.stream(name).await?;
         let mut open = open.lock().await;
         // What was served is there when history is asked.
-        if open.pipeline.staged_since().is_some() {
-            open.pipeline.flush().await?;
-            let now = self.now();
-            self.statuses.update(name, |status| status.partitions.iter_mut().for_each(|p| p.last_commit = Some(now)));
-        }
+        self.commit_staged(name, &mut open).await?;
         Ok(open.pipeline.history().clone())
     }
 

@@ -157,14 +157,19 @@ impl Inner {
     }
 
     /// Commits what is staged, as the process that writes the stream.
-    async fn commit_staged(&self, open: &mut OpenStream) -> Result<()> {
+    pub(super) async fn commit_staged(&self, stream: &str, open: &mut OpenStream) -> Result<()> {
         if open.pipeline.staged_since().is_none() {
             return Ok(());
         }
-        if let Some(lease) = &open.lease {
-            lease.check().await?;
+        let Some(lease) = &open.lease else { return Err(Error::closed(format!("the lease of stream \"{stream}\" is lost"))) };
+        lease.check().await?;
+        open.pipeline.flush().await?;
+        let now = self.now();
+        self.statuses.update(stream, |status| status.partitions.iter_mut().for_each(|p| p.last_commit = Some(now)));
+        if let Some(took) = open.pipeline.history().commit_took() {
+            self.metrics.step(stream, &IngestCounts::default(), Some(took));
         }
-        open.pipeline.flush().await
+        Ok(())
     }
 
     /// Forgets what this process had of a stream that another one writes now.
@@ -419,24 +424,14 @@ impl Feed {
         let inner = self.engine()?;
         let open = inner.stream(&self.stream).await?;
         let mut open = open.lock().await;
-        inner.commit_staged(&mut open).await?;
+        inner.commit_staged(&self.stream, &mut open).await?;
         let committed = open.pipeline.take_flushed();
-        if let Some(took) = open.pipeline.history().commit_took() {
-            inner.metrics.step(&self.stream, &IngestCounts::default(), Some(took));
-        }
         drop(open);
-        let now = inner.now();
-        let mut offsets = Vec::new();
+        let number = |name: &str| name.rsplit_once('/').and_then(|(_, p)| p.parse::<i32>().ok());
+        let offsets: Vec<(i32, i64)> = committed.iter().filter_map(|(name, next)| Some((number(name)?, *next))).collect();
         inner.statuses.update(&self.stream, |status| {
-            for (name, next) in &committed {
-                status.partition(name).last_commit = Some(now);
-                if let Some(partition) = name.rsplit_once('/').and_then(|(_, p)| p.parse::<i32>().ok()) {
-                    offsets.push((partition, *next));
-                }
-            }
             for p in &mut status.partitions {
-                let number = p.partition.rsplit_once('/').and_then(|(_, p)| p.parse::<i32>().ok());
-                p.end_offset = number.and_then(|n| self.client.progress.end(n)).map(|end| end.max(p.offset));
+                p.end_offset = number(&p.partition).and_then(|n| self.client.progress.end(n)).map(|end| end.max(p.offset));
             }
             // Where the brokers cannot be reached, the library goes on trying.
             match self.client.progress.error() {

@@ -43,10 +43,8 @@ CRASH_POINTS = [
     "offsets.committed",
 ]
 # Options of `asof serve` that make checkpoints come often enough to crash in.
-# FIXME: there is none yet, so that the tests of checkpoints find none in time.
+# FIXME: there is none yet; the tests of checkpoints wait.
 CHECKPOINT_OFTEN = []
-
-STATUS = "--http"
 
 STATUS = "SHOW STREAM STATUS"
 STATUS_COLUMNS = [

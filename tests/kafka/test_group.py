@@ -51,6 +51,7 @@ def ask_any(members, world, at):
             world.same_values(found, [wanted], f"{user} from {member.uri}")
 
 
+@pytest.mark.waits("streams that several processes share")
 def test_members_share_and_leave(shared):
     world, first, member = shared
     flow = Flow(41, partitions=6, users=30, keyed=True)
@@ -76,6 +77,7 @@ def test_members_share_and_leave(shared):
     world.check(members[0])
 
 
+@pytest.mark.waits("streams that several processes share")
 def test_a_member_stopped_past_its_session_is_fenced(shared):
     """It wakes with records in hand that another has committed since: nothing of it may come twice."""
     world, first, member = shared
@@ -99,6 +101,7 @@ def test_a_member_stopped_past_its_session_is_fenced(shared):
     ask_any(members, world, world.instants()[1])
 
 
+@pytest.mark.waits("streams that several processes share")
 def test_where_an_entity_is(shared):
     """Endpoints name the process that has the entity, and it answers there."""
     world, first, member = shared
@@ -130,6 +133,7 @@ def statement(sql):
     return field(1, b"type.googleapis.com/arrow.flight.protocol.sql.CommandStatementQuery") + field(2, field(1, sql.encode()))
 
 
+@pytest.mark.waits("streams that several processes share")
 def test_a_record_in_the_wrong_partition_is_rejected(shared):
     world, first, _ = shared
     flow = Flow(44, partitions=6, users=30, keyed=True, wrong=False)

@@ -98,7 +98,8 @@ impl Reader {
     pub fn start(client: Arc<Client>, from: &[(i32, i64)], decoding: Decoding) -> Result<Self> {
         let (events, received) = mpsc::channel(CHUNKS_WAITING);
         let (commands, orders) = commands::channel();
-        let mut thread = Thread { client, decoding, events, orders, partitions: BTreeMap::new(), since: None, waiting_bytes: 0 };
+        let mut thread =
+            Thread { client, decoding, events, orders, partitions: BTreeMap::new(), since: None, waiting_rows: 0, waiting_bytes: 0 };
         thread.assign(from)?;
         let spawned = std::thread::Builder::new().name("kafka".into()).spawn(move || thread.run());
         spawned.map_err(|e| Error::unavailable(format!("no thread for the topic: {e}")))?;
@@ -151,6 +152,7 @@ struct Thread {
     partitions: BTreeMap<i32, Partition>,
     /// When the first of the records that wait was read.
     since: Option<Instant>,
+    waiting_rows: usize,
     waiting_bytes: usize,
 }
 
@@ -200,8 +202,8 @@ impl Thread {
             if let Some(e) = outcome {
                 return self.failed(&e);
             }
-            let rows: usize = self.partitions.values().map(|p| p.decoder.pending()).sum();
-            if rows >= CHUNK_ROWS || self.waiting_bytes >= CHUNK_BYTES || (rows % 256 == 0 && now.elapsed() >= CHUNK_WAIT) {
+            let rows = self.waiting_rows;
+            if rows >= CHUNK_ROWS || self.waiting_bytes >= CHUNK_BYTES || (rows.is_multiple_of(256) && now.elapsed() >= CHUNK_WAIT) {
                 return self.hand_on();
             }
         }
@@ -221,6 +223,7 @@ impl Thread {
             match partition.decoder.record(message.offset(), message.key(), message.payload()) {
                 Ok(()) => {
                     partition.next = message.offset() + 1;
+                    self.waiting_rows += 1;
                     self.waiting_bytes += message.payload_len();
                     return Ok(());
                 }
@@ -239,7 +242,7 @@ impl Thread {
 
     /// Hands on what was decoded, partition after partition.
     fn hand_on(&mut self) -> std::result::Result<(), Gone> {
-        (self.since, self.waiting_bytes) = (None, 0);
+        (self.since, self.waiting_rows, self.waiting_bytes) = (None, 0, 0);
         self.client.progress.reads();
         for (number, partition) in &mut self.partitions {
             if partition.decoder.pending() == 0 {

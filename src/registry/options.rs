@@ -120,10 +120,10 @@ pub fn stream_options(mut options: StreamOptions, entries: &[OptionEntry]) -> Re
     }
     let at = |wanted: &dyn Fn(&str) -> bool| entries.iter().find(|e| wanted(&e.key));
     // An option that the connector would pass over is refused.
-    let (formats, foreign): (&[&str], &dyn Fn(&str) -> bool) = match connector.as_str() {
+    let (formats, foreign): (_, &dyn Fn(&str) -> bool) = match connector.as_str() {
         "file" => (FILE_FORMATS, &Given::owns),
         "kafka" => (MessageFormat::NAMES, &|key| ["path", "mode"].contains(&key)),
-        _ => (&[], &|key| ["path", "mode", "format"].contains(&key) || Given::owns(key)),
+        _ => (&[][..], &|key| ["path", "mode", "format"].contains(&key) || Given::owns(key)),
     };
     if let Some(entry) = at(foreign) {
         let owner = if Given::owns(&entry.key) { "kafka" } else { "file" };

@@ -53,7 +53,7 @@ pub struct MessageDecoder(Inner);
 
 #[derive(Debug)]
 enum Inner {
-    Json(JsonDecoder),
+    Json(Box<JsonDecoder>),
     Avro(Box<AvroDecoder>),
     Debezium(Box<DebeziumDecoder>),
 }
@@ -64,7 +64,7 @@ impl MessageDecoder {
     /// - Errors: [`crate::error::Kind::Invalid`] where the options do not fit the stream or the format.
     pub fn try_new(schema: Arc<StreamSchema>, format: MessageFormat, options: &Options, schemas: Option<Arc<dyn Schemas>>) -> Result<Self> {
         Ok(Self(match (format, schemas) {
-            (MessageFormat::Json, _) => Inner::Json(JsonDecoder::try_new(schema, options)?),
+            (MessageFormat::Json, _) => Inner::Json(Box::new(JsonDecoder::try_new(schema, options)?)),
             (MessageFormat::Avro, Some(schemas)) => Inner::Avro(Box::new(AvroDecoder::try_new(schema, options, schemas)?)),
             (MessageFormat::Avro, None) => return Err(Error::invalid("format 'avro' needs the option \"schema_registry\"")),
             (MessageFormat::Debezium, _) => Inner::Debezium(Box::new(DebeziumDecoder::try_new(schema, options)?)),

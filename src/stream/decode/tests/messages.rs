@@ -21,7 +21,8 @@ fn at_paths(data_type: &DataType, paths: &[(&str, &str)], payload: &str) -> Vec<
 
 #[test]
 fn columns_are_read_from_paths() {
-    let cases: &[(&[(&str, &str)], &str, &str)] = &[
+    type Case = (&'static [(&'static str, &'static str)], &'static str, &'static str);
+    let cases: &[Case] = &[
         (&[("v", "$.a.b")], r#"{"ts":0,"a":{"b":7}}"#, "7"),
         (&[("v", "$.a.b")], r#"{"a":{"x":[1,{"b":9}],"b":7,"y":{}},"ts":0,"b":8,"v":9}"#, "7"),
         (&[("v", "$.a.b")], r#"{"ts":0,"\u0061":{"\u0062":7}}"#, "7"),

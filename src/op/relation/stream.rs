@@ -59,11 +59,6 @@ impl StreamRelation {
     pub fn memory_bytes(&self) -> usize {
         self.root.memory_bytes()
     }
-
-    /// The oldest event time from which on every change is applied exactly.
-    pub fn exact_from(&self) -> i64 {
-        self.root.exact_from()
-    }
 }
 
 impl Node {
@@ -127,15 +122,6 @@ impl Node {
             Node::Filter(input, _) | Node::Project(input, _) => input.memory_bytes(),
             Node::AsofJoin(join) => join.memory_bytes(),
             Node::Union(inputs, _) => inputs.iter().map(Node::memory_bytes).sum(),
-        }
-    }
-
-    fn exact_from(&self) -> i64 {
-        match self {
-            Node::Scan(..) => i64::MIN,
-            Node::Filter(input, _) | Node::Project(input, _) => input.exact_from(),
-            Node::AsofJoin(join) => join.exact_from(),
-            Node::Union(inputs, _) => inputs.iter().map(Node::exact_from).max().unwrap_or(i64::MIN),
         }
     }
 }

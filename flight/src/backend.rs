@@ -72,6 +72,8 @@ pub trait FeatureReader: Send + Sync + 'static {
 /// The features of entities.
 #[derive(Debug, Clone)]
 pub struct Features {
+    /// The keys as the entity columns' types; NULL where no entity can have the key that was given.
+    pub keys: Vec<ArrayRef>,
     /// A column a feature, a row an entity.
     pub columns: Vec<ArrayRef>,
     /// What else is to be said, as that they were computed from history.

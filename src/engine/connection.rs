@@ -22,7 +22,8 @@ use self::temporary::{TEMPORARY, TemporaryTables};
 use super::statement::sql_errors;
 use super::{Engine, IngestCounts, Inner, Output};
 use crate::error::{Error, Result};
-use crate::serve::lookup::{Parameters, check_count, for_entity};
+use crate::registry::Registry;
+use crate::serve::lookup::{LookupPlan, Parameters, check_count, for_entity, planned};
 
 pub use self::prepare::Prepared;
 pub use self::temporary::Ingest;
@@ -35,25 +36,47 @@ const PARSED_BYTES_MAX: usize = 16 << 10;
 /// What errors call the text of a client.
 const SOURCE: &str = "<sql>";
 
-/// The statements of texts that were parsed before.
+/// The texts that were parsed before.
 #[derive(Debug, Default)]
-pub(super) struct ParsedTexts(Mutex<HashMap<String, Arc<Vec<Statement>>>>);
+pub(super) struct ParsedTexts(Mutex<HashMap<String, Arc<ParsedText>>>);
+
+/// The statements of a text.
+#[derive(Debug)]
+struct ParsedText {
+    statements: Vec<Statement>,
+    /// The last one's plan, where it is a look-up that was asked before.
+    lookup: Mutex<Option<Arc<LookupPlan>>>,
+}
+
+impl ParsedText {
+    /// The plan of the last statement, which is this look-up; made anew where definitions have changed.
+    fn plan(&self, registry: &Arc<Registry>, f: &ForEntity) -> std::result::Result<Arc<LookupPlan>, Vec<asof_sql::Diagnostic>> {
+        let lock = || self.lookup.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(plan) = lock().as_ref().filter(|plan| plan.is_of(registry)) {
+            return Ok(plan.clone());
+        }
+        let plan = Arc::new(LookupPlan::new(registry, f)?);
+        *lock() = Some(plan.clone());
+        Ok(plan)
+    }
+}
 
 impl ParsedTexts {
-    fn get(&self, sql: &str) -> Result<Arc<Vec<Statement>>> {
+    fn get(&self, sql: &str) -> Result<Arc<ParsedText>> {
         let lock = || self.0.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(found) = lock().get(sql) {
             return Ok(found.clone());
         }
-        let statements = Arc::new(asof_sql::parse::parse(sql, SOURCE).map_err(|d| sql_errors(&d, SOURCE, sql))?);
+        let statements = asof_sql::parse::parse(sql, SOURCE).map_err(|d| sql_errors(&d, SOURCE, sql))?;
+        let parsed = Arc::new(ParsedText { statements, lookup: Mutex::default() });
         if sql.len() <= PARSED_BYTES_MAX {
             let mut texts = lock();
             if texts.len() >= PARSED_MAX {
                 texts.clear();
             }
-            texts.insert(sql.to_owned(), statements.clone());
+            texts.insert(sql.to_owned(), parsed.clone());
         }
-        Ok(statements)
+        Ok(parsed)
     }
 }
 
@@ -208,13 +231,13 @@ impl Connection {
                     | StatementKind::Explain(_)
             )
         };
-        Ok(self.inner.parsed.get(sql)?.iter().all(reads))
+        Ok(self.inner.parsed.get(sql)?.statements.iter().all(reads))
     }
 
     /// Whether a script is a look-up of a few entities that the online state answers at once.
     pub fn is_quick(&self, sql: &str) -> bool {
-        let Ok(statements) = self.inner.parsed.get(sql) else { return false };
-        let [Statement { kind: StatementKind::ForEntity(f), .. }] = statements.as_slice() else { return false };
+        let Ok(parsed) = self.inner.parsed.get(sql) else { return false };
+        let [Statement { kind: StatementKind::ForEntity(f), .. }] = parsed.statements.as_slice() else { return false };
         let ast::SetExpr::Select(select) = f.query.body.as_ref() else { return false };
         let plain = select.projection.iter().all(|item| match item {
             ast::SelectItem::UnnamedExpr(e) | ast::SelectItem::ExprWithAlias { expr: e, .. } => {
@@ -234,12 +257,12 @@ impl Connection {
     /// Runs a script. `$1` and so on are the columns of `parameters`: a look-up answers for each of its rows in turn, a statement that
     /// writes runs for each, a query takes one row.
     pub async fn run(&self, sql: &str, parameters: Option<RecordBatch>) -> Result<Reply> {
-        let statements = self.inner.parsed.get(sql)?;
-        let Some((last, before)) = statements.split_last() else {
+        let parsed = self.inner.parsed.get(sql)?;
+        let Some((last, before)) = parsed.statements.split_last() else {
             return Ok(Reply::Done { message: "nothing to do".into(), counts: None });
         };
         let width = parameters.as_ref().map_or(0, RecordBatch::num_columns);
-        let wanted = statements.iter().map(|s| s.parameters).max().unwrap_or(0);
+        let wanted = parsed.statements.iter().map(|s| s.parameters).max().unwrap_or(0);
         if width != wanted {
             return Err(Error::invalid(format!("the statement has {wanted} parameters, {width} are given")));
         }
@@ -249,13 +272,20 @@ impl Connection {
                 for statement in before {
                     self.inner.run(statement, SOURCE, sql, &row).await?;
                 }
-                self.one(last, sql, parameters.as_ref(), &row).await
+                self.one(&parsed, last, sql, parameters.as_ref(), &row).await
             })
             .await
     }
 
     /// Runs one statement; `row` is the first row of its parameters.
-    async fn one(&self, statement: &Statement, sql: &str, parameters: Option<&RecordBatch>, row: &[ScalarValue]) -> Result<Reply> {
+    async fn one(
+        &self,
+        parsed: &ParsedText,
+        statement: &Statement,
+        sql: &str,
+        parameters: Option<&RecordBatch>,
+        row: &[ScalarValue],
+    ) -> Result<Reply> {
         match &statement.kind {
             StatementKind::Query(query) => {
                 if let Some(rows) = parameters.map(RecordBatch::num_rows).filter(|n| *n != 1) {
@@ -271,7 +301,7 @@ impl Connection {
                 let source = RowSource::Plan(physical, self.inner.context.task_ctx());
                 Ok(Reply::Rows(PendingRows { schema, unordered: is_unordered(&plan), note: None, source }))
             }
-            StatementKind::ForEntity(f) => self.lookup(f, sql, parameters, row).await,
+            StatementKind::ForEntity(f) => self.lookup(parsed, f, sql, parameters, row).await,
             StatementKind::Insert(insert) if parameters.is_some() => {
                 if let (Some(batch), Some(picks)) = (parameters, write::plain_values(insert)) {
                     return self.insert_rows(insert, batch, &picks, sql).await;
@@ -302,7 +332,14 @@ impl Connection {
         Ok(reply)
     }
 
-    async fn lookup(&self, f: &ForEntity, sql: &str, parameters: Option<&RecordBatch>, row: &[ScalarValue]) -> Result<Reply> {
+    async fn lookup(
+        &self,
+        parsed: &ParsedText,
+        f: &ForEntity,
+        sql: &str,
+        parameters: Option<&RecordBatch>,
+        row: &[ScalarValue],
+    ) -> Result<Reply> {
         let said = |d: Vec<asof_sql::Diagnostic>| sql_errors(&d, SOURCE, sql);
         let params = of_lookup(parameters, row);
         if let Parameters::Columns(batch) = params
@@ -312,7 +349,8 @@ impl Connection {
             return Err(Error::invalid(message));
         }
         if check_count(&self.inner, f, params).map_err(said)? <= EAGER_ENTITIES {
-            let (schema, batches, note) = for_entity(&self.inner, f, params).await?.map_err(said)?;
+            let plan = parsed.plan(&self.inner.registry(), f).map_err(said)?;
+            let (schema, batches, note) = planned(&self.inner, &plan, f, params).await?.map_err(said)?;
             let schema = with_note(&schema, note.as_deref());
             let batches = batches.iter().map(|b| with_schema(b, &schema)).collect::<Result<_>>()?;
             return Ok(Reply::Rows(PendingRows { schema, unordered: false, note, source: RowSource::Batches(batches) }));

@@ -1,25 +1,27 @@
 //! `FOR ENTITY`: features of given entities at one instant, from the online state or, for earlier instants, from history.
 
+mod plan;
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, NullArray, RecordBatch, RecordBatchOptions, StringViewArray};
 use arrow::compute::{concat, interleave, nullif};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use asof_sql::Diagnostic;
 use asof_sql::Span;
-use asof_sql::ast::{ForEntity, Instant as AstInstant, KeyLiteral, KeyValue, fold};
+use asof_sql::ast::{ForEntity, Instant as AstInstant, KeyLiteral, KeyValue};
 use asof_sql::codes;
-use asof_sql::diagnostic::nearest;
 use asof_sql::plan::instant_type;
 use asof_udfs::Instant;
 use datafusion::common::ScalarValue;
 use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::error::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::collect;
-use datafusion::sql::sqlparser::ast;
-use datafusion::sql::sqlparser::ast::Spanned;
 
+use self::plan::Item;
+pub(crate) use self::plan::LookupPlan;
 use crate::engine::Inner;
 use crate::error::{Error, Result};
 use crate::op::window::batch::{FeatureJoinExec, ViewJoin};
@@ -27,14 +29,6 @@ use crate::op::window::{View, check_readable, entity_column};
 use crate::settings::ReadPath;
 
 type Checked<T> = std::result::Result<T, Vec<Diagnostic>>;
-
-/// A view that is asked, under its name in the statement.
-#[derive(Debug, Clone)]
-struct Asked {
-    name: String,
-    alias: String,
-    view: Arc<View>,
-}
 
 fn one<T>(d: Diagnostic) -> Checked<T> {
     Err(vec![d])
@@ -65,19 +59,24 @@ pub(crate) async fn for_entity(
     f: &ForEntity,
     params: Parameters<'_>,
 ) -> Result<Checked<(SchemaRef, Vec<RecordBatch>, Option<String>)>> {
-    let (asked, items) = match views(engine, f) {
-        Ok(found) => found,
-        Err(d) => return Ok(Err(d)),
-    };
-    let entity = match entity_list(&asked, f.span) {
-        Ok(entity) => entity,
-        Err(d) => return Ok(Err(d)),
-    };
+    match LookupPlan::new(&engine.registry(), f) {
+        Ok(plan) => planned(engine, &plan, f, params).await,
+        Err(d) => Ok(Err(d)),
+    }
+}
+
+/// Answers a statement whose names are resolved.
+pub(crate) async fn planned(
+    engine: &Inner,
+    plan: &LookupPlan,
+    f: &ForEntity,
+    params: Parameters<'_>,
+) -> Result<Checked<(SchemaRef, Vec<RecordBatch>, Option<String>)>> {
     let rows = match check_count(engine, f, params) {
         Ok(rows) => rows,
         Err(d) => return Ok(Err(d)),
     };
-    let given = match key_columns(f, &entity, params) {
+    let given = match key_columns(f, plan, params) {
         Ok(given) => given,
         Err(d) => return Ok(Err(d)),
     };
@@ -86,31 +85,53 @@ pub(crate) async fn for_entity(
         Ok(at) => at,
         Err(d) => return Ok(Err(d)),
     };
-    let mut answer = Answer { columns: vec![], arrays: vec![], rows, at };
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(plan.columns.len());
     let mut notes = Vec::new();
-    for asked in &asked {
-        let keys: Vec<ArrayRef> = asked
-            .view
-            .plan
-            .entity
-            .iter()
-            .filter_map(|e| entity.iter().position(|(n, _)| n == &e.name).map(|i| given.arrays[i].clone()))
-            .collect();
+    for asked in &plan.asked {
+        let keys: Vec<ArrayRef> = asked.entity.iter().map(|i| given.arrays[*i].clone()).collect();
         let mut unknown = vec![false; rows];
-        for e in &asked.view.plan.entity {
-            if let Some(i) = entity.iter().position(|(n, _)| n == &e.name) {
-                unknown.iter_mut().zip(&given.unknown[i]).for_each(|(u, x)| *u |= *x);
-            }
+        for i in &asked.entity {
+            unknown.iter_mut().zip(&given.unknown[*i]).for_each(|(u, x)| *u |= *x);
         }
         let (features, note) = features(engine, &asked.name, &asked.view, &keys, &unknown, at).await?;
         notes.extend(note);
-        answer.add(asked, &keys, features);
+        columns.extend(keys.into_iter().chain(features));
+        columns.push(crate::op::relation::utc(vec![at.at; rows].into()));
     }
-    let rows = match answer.select(engine, &items, &entity, &asked, f).await? {
-        Ok(batch) => batch,
-        Err(d) => return Ok(Err(d)),
-    };
-    Ok(Ok((rows.schema(), vec![rows], (!notes.is_empty()).then(|| notes.join("; ")))))
+    let (mut fields, mut arrays) = (vec![], vec![]);
+    for item in &plan.items {
+        let (name, array) = match item {
+            Item::Column(i, name) => (name, columns[*i].clone()),
+            Item::Computed { expr, span, name } => match computed(engine, plan, &columns, rows, expr).await {
+                Ok(array) => (name, array),
+                Err(e) => return Ok(one(Diagnostic::error(codes::E0405, *span, e.strip_backtrace()))),
+            },
+        };
+        fields.push(Field::new(name, array.data_type().clone(), true));
+        arrays.push(array);
+    }
+    let schema = Arc::new(Schema::new(fields));
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    let batch = RecordBatch::try_new_with_options(schema.clone(), arrays, &options)?;
+    Ok(Ok((schema, vec![batch], (!notes.is_empty()).then(|| notes.join("; ")))))
+}
+
+/// A value computed from features, by DataFusion's rules.
+async fn computed(
+    engine: &Inner,
+    plan: &LookupPlan,
+    columns: &[ArrayRef],
+    rows: usize,
+    expr: &str,
+) -> std::result::Result<ArrayRef, DataFusionError> {
+    let fields: Vec<Field> = plan.columns.iter().enumerate().map(|(i, c)| Field::new(format!("c{i}"), c.data_type.clone(), true)).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns.to_vec(), &options)?;
+    let frame = engine.context.read_batch(batch)?;
+    let value = frame.parse_sql_expr(expr)?;
+    let batches = frame.select(vec![value.alias("value")])?.collect().await?;
+    let columns: Vec<&dyn Array> = batches.iter().map(|b| b.column(0).as_ref()).collect();
+    Ok(concat(&columns)?)
 }
 
 /// How many entities are asked for; refused above the limit.
@@ -125,70 +146,13 @@ pub(crate) fn check_count(engine: &Inner, f: &ForEntity, params: Parameters<'_>)
 
 /// What a look-up does, for EXPLAIN.
 pub(crate) fn describe(engine: &Inner, f: &ForEntity) -> Checked<String> {
-    let (asked, _) = views(engine, f)?;
-    let names: Vec<_> = asked.iter().map(|a| a.name.as_str()).collect();
+    let plan = LookupPlan::new(&engine.registry(), f)?;
+    let names: Vec<_> = plan.views().collect();
     Ok(format!(
         "OnlineLookup [{}], {} entities; instants before the state's horizon are computed from history by FeatureJoinExec",
         names.join(", "),
         f.keys.rows.len()
     ))
-}
-
-fn views(engine: &Inner, f: &ForEntity) -> Checked<(Vec<Asked>, Vec<ast::SelectItem>)> {
-    let ast::SetExpr::Select(select) = f.query.body.as_ref() else {
-        return one(Diagnostic::error(codes::E0503, f.span, "FOR ENTITY stands behind SELECT ... FROM views"));
-    };
-    let registry = engine.registry();
-    let (mut asked, mut errors): (Vec<Asked>, Vec<Diagnostic>) = (vec![], vec![]);
-    for from in &select.from {
-        let ast::TableFactor::Table { name, alias, .. } = &from.relation else { continue };
-        let Some(ident) = name.0.last().and_then(|p| p.as_ident()) else { continue };
-        let table = fold(&ident.value, ident.quote_style.is_some());
-        let span: Span = name.span().into();
-        match registry.views.get(&table) {
-            Some(v) => {
-                let alias = alias.as_ref().map_or_else(|| table.clone(), |a| fold(&a.name.value, a.name.quote_style.is_some()));
-                if asked.iter().any(|a| a.alias == alias) {
-                    errors.push(Diagnostic::error(codes::E0202, span, format!("\"{alias}\" stands twice in FROM")));
-                }
-                asked.push(Asked { name: table, alias, view: v.view.clone() });
-            }
-            None if registry.kind(&table).is_some() => {
-                errors.push(Diagnostic::error(
-                    codes::E0206,
-                    span,
-                    format!("\"{table}\" is no feature view; FOR ENTITY asks feature views"),
-                ));
-            }
-            None => {
-                let d = Diagnostic::error(codes::E0201, span, format!("unknown feature view \"{table}\""));
-                errors.push(match nearest(&table, registry.views.keys().map(String::as_str)) {
-                    Some(near) => d.help(format!("The nearest known feature view is \"{near}\".")),
-                    None => d,
-                });
-            }
-        }
-    }
-    if errors.is_empty() { Ok((asked, select.projection.clone())) } else { Err(errors) }
-}
-
-/// The entity columns of all views, each once.
-fn entity_list(asked: &[Asked], span: Span) -> Checked<Vec<(String, DataType)>> {
-    let mut entity: Vec<(String, DataType)> = Vec::new();
-    for e in asked.iter().flat_map(|a| &a.view.plan.entity) {
-        match entity.iter().find(|(n, _)| n == &e.name) {
-            None => entity.push((e.name.clone(), e.data_type.clone())),
-            Some((_, t)) if t != &e.data_type => {
-                return one(Diagnostic::error(
-                    codes::E0501,
-                    span,
-                    format!("entity column \"{}\" has type {t} in one view and {} in another", e.name, e.data_type),
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(entity)
 }
 
 /// The keys asked for, a column an entity column, with the rows that name an entity that cannot exist.
@@ -197,46 +161,10 @@ struct Given {
     unknown: Vec<Vec<bool>>,
 }
 
-fn key_columns(f: &ForEntity, entity: &[(String, DataType)], params: Parameters<'_>) -> Checked<Given> {
-    let list = || entity.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>().join(", ");
-    // Which value of a row is which entity column's.
-    let mut places: Vec<Option<usize>> = vec![None; entity.len()];
-    match &f.keys.columns {
-        Some(columns) => {
-            for (at, name) in columns.iter().enumerate() {
-                let Some(i) = entity.iter().position(|(n, _)| n == &name.value) else {
-                    let d = Diagnostic::error(
-                        codes::E0501,
-                        name.span,
-                        format!("\"{}\" is no entity column; the entity is ({})", name.value, list()),
-                    );
-                    return one(match nearest(&name.value, entity.iter().map(|(n, _)| n.as_str())) {
-                        Some(near) => d.help(format!("The nearest entity column is \"{near}\".")),
-                        None => d,
-                    });
-                };
-                if places[i].replace(at).is_some() {
-                    return one(Diagnostic::error(codes::E0501, name.span, format!("entity column \"{}\" is given twice", name.value)));
-                }
-            }
-            if let Some(i) = places.iter().position(Option::is_none) {
-                let message = format!("entity column \"{}\" is not given", entity[i].0);
-                return one(Diagnostic::error(codes::E0501, f.keys.span, message).help(format!("Name all of ({}).", list())));
-            }
-        }
-        None => places = (0..entity.len()).map(Some).collect(),
-    }
+fn key_columns(f: &ForEntity, plan: &LookupPlan, params: Parameters<'_>) -> Checked<Given> {
     let (mut arrays, mut unknown, mut errors) = (vec![], vec![], vec![]);
-    for row in &f.keys.rows {
-        if f.keys.columns.is_none() && row.values.len() != entity.len() {
-            let message = format!("the entity has {} columns ({}), found {} values", entity.len(), list(), row.values.len());
-            return one(Diagnostic::error(codes::E0501, row.span, message)
-                .help(format!("Write FOR ENTITY ({}) IN ((...)), or name each column.", list())));
-        }
-    }
-    for (i, (name, data_type)) in entity.iter().enumerate() {
-        let place = places[i].unwrap_or(i);
-        let values: Vec<&KeyValue> = f.keys.rows.iter().filter_map(|r| r.values.get(place)).collect();
+    for ((name, data_type), place) in plan.entity.iter().zip(&plan.places) {
+        let values: Vec<&KeyValue> = f.keys.rows.iter().filter_map(|r| r.values.get(*place)).collect();
         match column(name, data_type, &values, params) {
             Ok((array, lost)) => {
                 arrays.push(array);
@@ -435,183 +363,4 @@ async fn from_history(engine: &Inner, view: &Arc<View>, keys: &[ArrayRef], unkno
     let all = arrow::compute::concat_batches(&datafusion::physical_plan::ExecutionPlan::schema(plan.as_ref()), &batches)?;
     let first = keys.len() + 1 + view.plan.entity.len();
     Ok((0..view.plan.features.len()).map(|i| all.column(first + i).clone()).collect())
-}
-
-/// The columns of an answer, each under the view that it comes from.
-struct Answer {
-    columns: Vec<(String, FieldRef)>,
-    arrays: Vec<ArrayRef>,
-    rows: usize,
-    at: Instant,
-}
-
-impl Answer {
-    fn add(&mut self, asked: &Asked, keys: &[ArrayRef], features: Vec<ArrayRef>) {
-        let plan = &asked.view.plan;
-        let mut put = |name: &str, array: ArrayRef| {
-            self.columns.push((asked.alias.clone(), Arc::new(Field::new(name, array.data_type().clone(), true))));
-            self.arrays.push(array);
-        };
-        for (e, key) in plan.entity.iter().zip(keys) {
-            put(&e.name, key.clone());
-        }
-        for (f, values) in plan.features.iter().zip(features) {
-            put(&f.name, values);
-        }
-        put(&plan.time_column, crate::op::relation::utc(vec![self.at.at; self.rows].into()));
-    }
-
-    fn find(&self, qualifier: Option<&str>, name: &str) -> Vec<usize> {
-        (0..self.columns.len()).filter(|i| self.columns[*i].1.name() == name && qualifier.is_none_or(|q| q == self.columns[*i].0)).collect()
-    }
-
-    /// The place of a column that a statement names: an entity column is one and the same in all views.
-    fn resolve(&self, parts: &[ast::Ident], entity: &[(String, DataType)]) -> std::result::Result<usize, Diagnostic> {
-        let folded: Vec<String> = parts.iter().map(|i| fold(&i.value, i.quote_style.is_some())).collect();
-        let (qualifier, name) = match folded.as_slice() {
-            [name] => (None, name),
-            [q, name] => (Some(q.as_str()), name),
-            _ => (None, &folded[folded.len() - 1]),
-        };
-        let span =
-            parts.first().map(|p| Span::from(p.span)).unwrap_or_default().to(parts.last().map(|p| Span::from(p.span)).unwrap_or_default());
-        let found = self.find(qualifier, name);
-        match found.as_slice() {
-            [] => {
-                let d = Diagnostic::error(codes::E0201, span, format!("unknown feature \"{}\"", folded.join(".")));
-                Err(match nearest(name, self.columns.iter().map(|(_, f)| f.name().as_str())) {
-                    Some(near) => d.help(format!("The nearest known feature is \"{near}\".")),
-                    None => d,
-                })
-            }
-            [first] => Ok(*first),
-            [first, ..] if entity.iter().any(|(n, _)| n == name) => Ok(*first),
-            _ => {
-                let of: Vec<_> = found.iter().map(|i| format!("{}.{name}", self.columns[*i].0)).collect();
-                Err(Diagnostic::error(codes::E0203, span, format!("feature \"{name}\" is ambiguous"))
-                    .help(format!("Write one of {}.", of.join(", "))))
-            }
-        }
-    }
-
-    async fn select(
-        &self,
-        engine: &Inner,
-        items: &[ast::SelectItem],
-        entity: &[(String, DataType)],
-        asked: &[Asked],
-        f: &ForEntity,
-    ) -> Result<Checked<RecordBatch>> {
-        let (mut fields, mut arrays, mut errors): (Vec<Field>, Vec<ArrayRef>, Vec<Diagnostic>) = (vec![], vec![], vec![]);
-        let mut put = |name: &str, array: ArrayRef| {
-            fields.push(Field::new(name, array.data_type().clone(), true));
-            arrays.push(array);
-        };
-        for item in items {
-            let (expr, alias) = match item {
-                ast::SelectItem::Wildcard(_) => {
-                    for (name, _) in entity {
-                        if let Some(i) = self.find(None, name).first() {
-                            put(name, self.arrays[*i].clone());
-                        }
-                    }
-                    for a in asked {
-                        for feature in &a.view.plan.features {
-                            if self.find(None, &feature.name).len() > 1 {
-                                let d = Diagnostic::error(
-                                    codes::E0203,
-                                    f.query.span(),
-                                    format!("feature \"{}\" is in two of the views, so * is ambiguous", feature.name),
-                                );
-                                errors.push(d.help("Name the features, qualified by their view."));
-                            }
-                            if let Some(i) = self.find(Some(&a.alias), &feature.name).first() {
-                                put(&feature.name, self.arrays[*i].clone());
-                            }
-                        }
-                    }
-                    continue;
-                }
-                ast::SelectItem::QualifiedWildcard(ast::SelectItemQualifiedWildcardKind::ObjectName(n), _) => {
-                    let alias = n.0.last().and_then(|p| p.as_ident()).map(|i| fold(&i.value, i.quote_style.is_some())).unwrap_or_default();
-                    let Some(a) = asked.iter().find(|a| a.alias == alias) else {
-                        errors.push(Diagnostic::error(codes::E0201, n.span(), format!("unknown view \"{alias}\"")));
-                        continue;
-                    };
-                    for i in (0..self.columns.len())
-                        .filter(|i| self.columns[*i].0 == alias && self.columns[*i].1.name() != &a.view.plan.time_column)
-                    {
-                        put(self.columns[i].1.name(), self.arrays[i].clone());
-                    }
-                    continue;
-                }
-                ast::SelectItem::UnnamedExpr(e) => (e, None),
-                ast::SelectItem::ExprWithAlias { expr, alias } => (expr, Some(fold(&alias.value, alias.quote_style.is_some()))),
-                other => {
-                    errors.push(Diagnostic::error(codes::E0503, other.span(), "the item is not supported beside FOR ENTITY"));
-                    continue;
-                }
-            };
-            let parts = match expr {
-                ast::Expr::Identifier(i) => Some(std::slice::from_ref(i)),
-                ast::Expr::CompoundIdentifier(parts) => Some(parts.as_slice()),
-                _ => None,
-            };
-            match parts {
-                Some(parts) => match self.resolve(parts, entity) {
-                    Ok(i) => put(alias.as_deref().unwrap_or(self.columns[i].1.name()), self.arrays[i].clone()),
-                    Err(d) => errors.push(d),
-                },
-                None => match self.computed(engine, expr, entity).await {
-                    Ok(array) => put(&alias.unwrap_or_else(|| expr.to_string()), array),
-                    Err(mut d) => errors.append(&mut d),
-                },
-            }
-        }
-        if !errors.is_empty() {
-            return Ok(Err(errors));
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
-        Ok(Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)?))
-    }
-
-    /// A value computed from features, by DataFusion's rules.
-    async fn computed(&self, engine: &Inner, expr: &ast::Expr, entity: &[(String, DataType)]) -> Checked<ArrayRef> {
-        use std::ops::ControlFlow;
-        struct Qualify<'a>(&'a Answer, &'a [(String, DataType)], Vec<Diagnostic>);
-        impl ast::VisitorMut for Qualify<'_> {
-            type Break = ();
-            fn pre_visit_expr(&mut self, e: &mut ast::Expr) -> ControlFlow<()> {
-                let parts = match e {
-                    ast::Expr::Identifier(i) => vec![i.clone()],
-                    ast::Expr::CompoundIdentifier(parts) => parts.clone(),
-                    _ => return ControlFlow::Continue(()),
-                };
-                match self.0.resolve(&parts, self.1) {
-                    Ok(i) => {
-                        *e = ast::Expr::Identifier(ast::Ident::new(format!("c{i}")));
-                    }
-                    Err(d) => self.2.push(d),
-                }
-                ControlFlow::Continue(())
-            }
-        }
-        let mut sql = expr.clone();
-        let mut qualify = Qualify(self, entity, vec![]);
-        let _ = ast::VisitMut::visit(&mut sql, &mut qualify);
-        if !qualify.2.is_empty() {
-            return Err(qualify.2);
-        }
-        let refused = |e: datafusion::error::DataFusionError| vec![Diagnostic::error(codes::E0405, expr.span(), e.strip_backtrace())];
-        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
-        let fields: Vec<Field> =
-            self.arrays.iter().enumerate().map(|(i, a)| Field::new(format!("c{i}"), a.data_type().clone(), true)).collect();
-        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), self.arrays.clone(), &options)
-            .map_err(|e| refused(e.into()))?;
-        let frame = engine.context.read_batch(batch).map_err(refused)?;
-        let value = frame.parse_sql_expr(&sql.to_string()).map_err(refused)?;
-        let batches = frame.select(vec![value.alias("value")]).map_err(refused)?.collect().await.map_err(refused)?;
-        let columns: Vec<&dyn Array> = batches.iter().map(|b| b.column(0).as_ref()).collect();
-        concat(&columns).map_err(|e| refused(e.into()))
-    }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::compute::nullif;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use asof_flight::ipc::Layout;
 use asof_flight::request::{At, pointed_at};
@@ -13,7 +14,8 @@ use asof_udfs::Instant;
 use async_trait::async_trait;
 
 use super::{READERS_MAX, Shared};
-use crate::op::window::{View, check_readable, entity_columns};
+use crate::error::Error;
+use crate::op::window::{View, check_readable, entity_column};
 use crate::registry::Registry;
 use crate::serve::lookup::{features, features_now};
 
@@ -121,6 +123,17 @@ impl Reader {
     }
 }
 
+/// The keys of one entity column as its type, NULL where no entity can have the one that was given; and which rows these are, where there are any.
+fn entity_keys(of: &Field, given: &ArrayRef) -> Result<(ArrayRef, Option<Vec<bool>>), Error> {
+    let (keys, unknown) = entity_column(of.name(), of.data_type(), given)?;
+    check_readable(of.name(), given, &keys)?;
+    if !unknown.contains(&true) {
+        return Ok((keys, None));
+    }
+    let keys = nullif(&keys, &BooleanArray::from(unknown.clone()))?;
+    Ok((keys, Some(unknown)))
+}
+
 /// The features that are asked for, each as its view and its place there.
 fn picked(views: &[Asked], request: &FeatureRequest) -> Outcome<Vec<(usize, usize)>> {
     let all = || views.iter().enumerate().flat_map(|(v, a)| (0..a.view.plan.features.len()).map(move |f| (v, f)));
@@ -181,18 +194,18 @@ impl FeatureReader for Reader {
         };
         let mut out: Vec<Option<ArrayRef>> = vec![None; self.width];
         let mut notes = Vec::new();
+        let keys = self.keys.fields().iter().zip(&given).map(|(of, given)| entity_keys(of, given)).collect::<Result<Vec<_>, Error>>()?;
         for asked in &self.views {
-            let own: Vec<ArrayRef> = asked.entity.iter().filter_map(|i| given.get(*i).cloned()).collect();
-            let (keys, unknown) = entity_columns(&asked.view.plan, &own)?;
-            for ((entity, own), key) in asked.view.plan.entity.iter().zip(&own).zip(&keys) {
-                check_readable(&entity.name, own, key)?;
-            }
-            let values = match features_now(&engine.inner, &asked.name, &asked.view, &keys, &unknown, at) {
+            let own = asked.entity.iter().filter_map(|i| keys.get(*i));
+            let mut unknown = vec![false; given.first().map_or(0, |k| k.len())];
+            own.clone().flat_map(|(_, lost)| lost).for_each(|lost| unknown.iter_mut().zip(lost).for_each(|(u, lost)| *u |= *lost));
+            let own: Vec<ArrayRef> = own.map(|(key, _)| key.clone()).collect();
+            let values = match features_now(&engine.inner, &asked.name, &asked.view, &own, &unknown, at) {
                 Some(values) => values?,
                 // From history, or from a state that is built first: not on this runtime.
                 None => {
                     let (engine, name, view) = (engine.clone(), asked.name.clone(), asked.view.clone());
-                    let work = async move { Ok(features(&engine.inner, &name, &view, &keys, &unknown, at).await?) };
+                    let work = async move { Ok(features(&engine.inner, &name, &view, &own, &unknown, at).await?) };
                     let (values, note) = self.shared.work.read(work).await?;
                     notes.extend(note);
                     values
@@ -207,6 +220,7 @@ impl FeatureReader for Reader {
         let out: Option<Vec<ArrayRef>> = out.into_iter().collect();
         let out = out.ok_or_else(|| Failure::internal("a feature was not computed"))?;
         debug_assert!(out.iter().all(|c| given.first().is_none_or(|k| k.len() == c.len())), "invariant: a row a key");
-        Ok(Features { columns: out, note: (!notes.is_empty()).then(|| notes.join("; ")) })
+        let keys = keys.into_iter().map(|(key, _)| key).collect();
+        Ok(Features { keys, columns: out, note: (!notes.is_empty()).then(|| notes.join("; ")) })
     }
 }

@@ -84,6 +84,13 @@ def test_narrower_numbers(flight, expected, kind):
     expected.check(exchange(flight, "by_n", [batch], LATE)[0], "by_n", [(0,), (1,), (None,)], LATE, with_keys=False)
 
 
+def test_numbers_that_no_key_can_be(flight, expected):
+    """They come back as NULL, beside the values of no entity: never as the key that they would be cut to."""
+    batch = pa.record_batch({"n": pa.array([1.0, 1.5, None, 1e300], pa.float64())})
+    table = exchange(flight, "by_n", [batch], LATE, with_keys=True)[0]
+    expected.check(table, "by_n", [(1,), (None,), (None,), (None,)], LATE)
+
+
 def test_list_of_features(flight, expected):
     schema = pa.schema([("user_id", pa.string()), ("merchant_id", pa.string())])
     writer, reader = opened(flight, schema, EXACT, views=["user_spend", "merchant_risk"], features=["rate", "user_spend.spend_1h"], strict=True)

@@ -217,6 +217,29 @@ def test_parameter_type(db):
     assert "user_id" in str(refused.value) and "string" in str(refused.value)
 
 
+def test_parameter_in_the_select_list(db):
+    with db.cursor() as cursor, pytest.raises(adbc_driver_manager.Error) as refused:
+        cursor.execute("SELECT spend_ever + ? FROM user_spend FOR ENTITY 'u1'", (42.0,))
+        cursor.fetch_arrow_table()
+    assert "error[E0503]" in str(refused.value) and "SELECT list" in str(refused.value) and "^" in str(refused.value)
+
+
+def test_a_text_means_what_is_defined_now(empty):
+    """The plan of a text is kept, and made anew when a definition changes."""
+    with empty.adbc() as db, db.cursor() as cursor:
+        cursor.execute("CREATE STREAM s (k VARCHAR, x DOUBLE, ts TIMESTAMP NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '1 second')")
+        cursor.execute("INSERT INTO s VALUES ('a', 1.5, TIMESTAMP '2024-05-01 00:00:00')")
+        define = "CREATE FEATURE VIEW v ENTITY (k) AS SELECT {} OVER (RANGE UNBOUNDED PRECEDING) AS f FROM s"
+        text = "SELECT *, f IS NULL AS missing FROM v FOR ENTITY 'a'"
+        for feature, value in [("count(*)", 1), ("sum(x)", 1.5), ("min(x)", 1.5), ("count(*)", 1)]:
+            cursor.execute(define.format(feature))
+            for _ in range(2):
+                assert fetch(db, text).to_pylist() == [{"k": "a", "f": value, "missing": False}]
+            cursor.execute("DROP FEATURE VIEW v")
+        with pytest.raises(adbc_driver_manager.Error, match="unknown feature view"):
+            fetch(db, text)
+
+
 def test_closed_handle(rpc):
     handle = prepare(rpc, "SELECT 1 AS one")[1]
     asked = descriptor(command("CommandPreparedStatementQuery", field(1, handle)))

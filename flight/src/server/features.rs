@@ -33,8 +33,8 @@ async fn answer(
     with_keys: bool,
 ) -> Outcome<FlightData> {
     let schema = &reader.layout(with_keys).schema;
-    let before = if with_keys { keys.clone() } else { vec![] };
     let features = reader.read(keys, request.at).await?;
+    let before = if with_keys { features.keys } else { vec![] };
     let columns: Vec<ArrayRef> = before.into_iter().chain(features.columns).collect();
     let message = batch_message(&plain_batch(&columns, rows, schema)?)?;
     Ok(match features.note {

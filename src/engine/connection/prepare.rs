@@ -27,7 +27,8 @@ pub struct Prepared {
 impl Connection {
     /// What the last statement of a script gives and takes.
     pub async fn prepare(&self, sql: &str) -> Result<Prepared> {
-        let statements = self.inner.parsed.get(sql)?;
+        let parsed = self.inner.parsed.get(sql)?;
+        let statements = &parsed.statements;
         let Some(last) = statements.last() else { return Ok(Prepared { columns: None, parameters: Arc::new(Schema::empty()) }) };
         let mut types: Vec<Option<DataType>> = vec![None; last.parameters];
         let columns = TEMPORARY.scope(self.temporary.clone(), self.columns(last, sql, &mut types)).await;

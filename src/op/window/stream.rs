@@ -111,7 +111,13 @@ impl OnlineView {
         let horizon = self.horizon.fetch_max(horizon, Ordering::AcqRel).max(horizon);
         let shard = self.next_sweep.fetch_add(1, Ordering::Relaxed);
         self.index.sweep(self.view.program(), shard, horizon);
-        if shard.is_multiple_of(self.index.shards()) && self.view.plan.relation.has_join() {
+        if shard.is_multiple_of(self.index.shards()) {
+            self.evict_relation(horizon);
+        }
+    }
+
+    fn evict_relation(&self, horizon: i64) {
+        if self.view.plan.relation.has_join() {
             let reach = self.view.reach_us().map(|r| r.max(self.view.plan.ttl.unwrap_or(0)));
             self.relation.lock().unwrap_or_else(|e| e.into_inner()).evict(horizon, reach);
         }
@@ -122,6 +128,7 @@ impl OnlineView {
         for shard in 0..self.index.shards() {
             self.index.sweep(self.view.program(), shard, self.horizon());
         }
+        self.evict_relation(self.horizon());
     }
 
     /// Whether a change came that could not be applied exactly.

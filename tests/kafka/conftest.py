@@ -6,8 +6,11 @@ The binary is in $ASOF_BIN; tests/kafka/run sets it. $KAFKA names a broker that 
 import itertools
 import os
 import signal
+import urllib.request
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from broker import Broker
 from registry import Registry
@@ -101,3 +104,19 @@ def servers(tmp_path):
 def registry():
     with Registry() as started:
         yield started
+
+
+@pytest.fixture
+def s3():
+    """The endpoint of a local S3 whose puts honour If-None-Match, as the real one's do, with the bucket `warehouse`."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    # All such servers of one process have one store.
+    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST")).close()
+    boto3.client(
+        "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
+    ).create_bucket(Bucket="warehouse")
+    yield endpoint
+    server.stop()

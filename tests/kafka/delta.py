@@ -64,3 +64,9 @@ def plain(table):
 
 def local():
     return fs.LocalFileSystem()
+
+
+def on_s3(endpoint):
+    return fs.S3FileSystem(
+        access_key="test", secret_key="test", endpoint_override=endpoint, region="us-east-1", allow_bucket_creation=False
+    )

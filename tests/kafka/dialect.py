@@ -63,7 +63,7 @@ STATUS_COLUMNS = [
     "state",
     "message",
 ]
-RUNNING, STOPPED, ELSEWHERE = "running", "stopped", "elsewhere"
+RUNNING, PAUSED, STOPPED, ELSEWHERE = "running", "paused", "stopped", "elsewhere"
 
 
 def resume_past_the_gap(stream):

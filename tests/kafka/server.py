@@ -42,7 +42,7 @@ def cli(warehouse, sql, code=0, env=None):
 class Server:
     """A context manager: leaving it ends the process, and asserts that it ended well, unless a test ended it before."""
 
-    def __init__(self, warehouse, folder, *options, crash=None, env=None, wait=True):
+    def __init__(self, warehouse, folder, *options, crash=None, env=None, wait=True, within=()):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port_file = self.folder / f"port-{time.monotonic_ns()}"
@@ -53,6 +53,7 @@ class Server:
         crash = {} if crash is None else {dialect.CRASH: crash}
         self.process = subprocess.Popen(
             [
+                *within,
                 binary(),
                 "--warehouse",
                 str(warehouse),

@@ -5,6 +5,14 @@ use std::sync::Arc;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, TimeUnit};
 
 use super::{Function, ProgramError, timestamp_type};
+#[cfg(feature = "datafusion")]
+use crate::scalar::sql_name;
+
+/// A type as messages name it where no SQL is at hand.
+#[cfg(not(feature = "datafusion"))]
+fn sql_name(data_type: &DataType) -> String {
+    data_type.to_string()
+}
 
 /// How a value column is stored and ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +92,7 @@ pub(super) fn result_type(function: Function, value: Option<&DataType>) -> Resul
     };
     let kind = Kind::of(value)?;
     let numeric = || {
-        if kind.is_numeric() { Ok(()) } else { Err(ProgramError(format!("{name} takes a number, not {}", crate::scalar::sql_name(value)))) }
+        if kind.is_numeric() { Ok(()) } else { Err(ProgramError(format!("{name} takes a number, not {}", sql_name(value)))) }
     };
     let probability = |p: f64| {
         if (0.0..=1.0).contains(&p) { Ok(()) } else { Err(ProgramError(format!("{name} takes a fraction from 0 to 1, not {p}"))) }

@@ -43,7 +43,7 @@ struct ValuesIn<'a> {
 
 impl<'a> RunsIn<'a> {
     /// Runs of a program, from bytes of [`RunsOut::finish`].
-    pub fn new(program: &'a Program, from: &mut Reader<'a>) -> Result<RunsIn<'a>, CodecError> {
+    pub fn new<'b: 'a>(program: &'a Program, from: &mut Reader<'b>) -> Result<RunsIn<'a>, CodecError> {
         let runs = from.count()?;
         let flags = from.raw(runs)?;
         let lengths = from.column(runs, false)?;
@@ -205,7 +205,7 @@ fn fill_bits(store: &mut Store, layout: &Layout, column: usize, from: &Bits, fir
 }
 
 impl<'a> ValuesIn<'a> {
-    fn new(kind: Kind, runs: usize, rows: usize, from: &mut Reader<'a>) -> Result<ValuesIn<'a>, CodecError> {
+    fn new<'b: 'a>(kind: Kind, runs: usize, rows: usize, from: &mut Reader<'b>) -> Result<ValuesIn<'a>, CodecError> {
         let nothing = Reader::new(&[]).column(0, false)?;
         let valid = from.bits(rows)?;
         let mut values = ValuesIn {

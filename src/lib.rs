@@ -1,5 +1,6 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
+pub(crate) mod crash;
 pub mod error;
 pub mod settings;
 pub mod time;

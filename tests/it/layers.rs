@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of `src/`, lowest layer first. A module sees those of lower layers and itself, and none beside it.
 const LAYERS: &[&[&str]] = &[
-    &["error", "time", "settings"],
+    &["crash", "error", "time", "settings"],
     &["state"],
     &["warehouse"],
     // What is pushed and what is stored: neither knows the other.

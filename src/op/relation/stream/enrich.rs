@@ -7,6 +7,8 @@
 //! Eviction keeps the left events that instants from the horizon on can read, the versions since the oldest of these, and the newest
 //! version before it. Below [`Enrich::exact_from`] a change cannot be applied and the view is rebuilt from history by its owner.
 
+mod codec;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, BinaryBuilder, Int8Builder, RecordBatch, RecordBatchOptions, new_null_array};

@@ -15,6 +15,7 @@
 //! - [`scan`]: the tables as DataFusion sees them, pruned by event time.
 //! - [`visible`]: which rows of a primary key's conflicts are seen: only the greatest in the order of the stream.
 //! - [`lookup`]: which identities are there already.
+//! - [`since`]: what changed since a version.
 //!
 //! To read the events in order of arrival, scan with the hidden columns (`TableOptions { hidden: true, all_rows: true, .. }`) and sort
 //! by `_arrived_at`, `_partition`, `_offset`.
@@ -24,6 +25,7 @@
 mod files;
 pub mod lookup;
 pub mod scan;
+pub mod since;
 mod stats;
 mod table;
 pub mod visible;
@@ -269,6 +271,11 @@ impl StreamHistory {
     /// The newest version of history that this process knows: its own commits, and what [`StreamHistory::refresh`] found.
     pub fn version(&self) -> i64 {
         self.inner.history.current().version()
+    }
+
+    /// The folder of its tables: the lineage.
+    pub fn folder(&self) -> &str {
+        self.inner.history.folder()
     }
 
     /// Looks for commits of other processes, in all three tables; returns the version of history.

@@ -345,6 +345,14 @@ impl Table {
         }
     }
 
+    /// The mark of the commit that made a version.
+    pub(super) async fn mark(&self, version: i64) -> Result<Option<String>> {
+        match self.commit_value(version, MARK_KEY).await? {
+            Some(Value::String(mark)) => Ok(Some(mark)),
+            _ => Ok(None),
+        }
+    }
+
     async fn commit_value(&self, version: i64, key: &str) -> Result<Option<Value>> {
         let name = &self.name;
         let missing = || Error::data(format!("{name} has no log entry of version {version}"));

@@ -48,7 +48,8 @@ pub(super) fn run(warehouse: &str, options: &args::ServeOptions) -> Result<Code,
     let work = runtime(Builder::new_multi_thread().on_thread_start(stand_back), "work", cores)?;
     let serving = runtime(&mut Builder::new_multi_thread(), "serve", options.serving_threads.map_or(cores, |n| n as usize))?;
     let read_path = if options.online_only { ReadPath::Online } else { ReadPath::Auto };
-    let settings = Settings { read_path, ..Settings::default() };
+    let checkpoint_interval_us = i64::from(options.checkpoint_seconds).saturating_mul(1_000_000);
+    let settings = Settings { read_path, checkpoint_interval_us, ..Settings::default() };
     let engine = work.block_on(Engine::builder().warehouse(warehouse).settings(settings).build())?;
     let served = serving.block_on(serve(&engine, &work, options, tls, token));
     // What the server took on is finished and flushed before the leases go back.
@@ -88,6 +89,8 @@ async fn serve(
     engine.serve_at(&format!("{}://{address}", if tls.is_some() { "grpc+tls" } else { "grpc" }));
     let (ready, is_ready) = watch::channel(false);
     let keeping = work.spawn(keep(engine.clone(), ready));
+    // Not among what keeps the leases: a large one takes longer than a lease lasts.
+    let checkpointing = work.spawn(keep_checkpoints(engine.clone()));
     let idle = |i: usize| options.idle_seconds.get(i).map(|s| Duration::from_secs((*s).into()));
     let mut limits = Limits {
         endpoints: options.endpoints.into(),
@@ -104,6 +107,8 @@ async fn serve(
     let backend = Arc::new(Served::new(engine.clone(), work.handle().clone()));
     let served = asof_flight::serve(backend, listener, ServerOptions { limits, tls, token, ready: is_ready }, stopped).await;
     keeping.abort();
+    // One that is under way leaves no manifest, and nothing that the last ones do not remove.
+    checkpointing.abort();
     Ok(served.map_err(Error::from)?)
 }
 
@@ -121,6 +126,16 @@ async fn keep(engine: Engine, ready: watch::Sender<bool>) {
             Ok(()) => {}
             Err(e) => tracing::warn!(error = %e, "a view has no online state yet"),
         }
+    }
+}
+
+/// Takes checkpoints of views whenever they are due.
+async fn keep_checkpoints(engine: Engine) {
+    let mut ticks = tokio::time::interval(KEEP_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        engine.keep_checkpoints().await;
     }
 }
 

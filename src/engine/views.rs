@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
+use std::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use asof_sql::plan::Scan;
@@ -10,6 +11,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::StreamExt;
 
 use super::Inner;
+use super::checkpoint::Known;
 use crate::connect::ingest::Changes;
 use crate::error::{Error, Result};
 use crate::history::{Part, StreamHistory, TableOptions};
@@ -23,6 +25,8 @@ use crate::serve::scans::HistoryScans;
 #[derive(Debug, Default)]
 pub(crate) struct Views {
     online: RwLock<BTreeMap<String, Arc<OnlineView>>>,
+    /// Their checkpoints.
+    pub(super) known: Known,
 }
 
 impl Views {
@@ -43,13 +47,17 @@ impl Views {
         online.iter().filter(|(_, v)| v.view.plan.streams().contains(&stream)).map(|(n, v)| (n.clone(), v.clone())).collect()
     }
 
+    pub(super) fn names(&self) -> Vec<String> {
+        self.online.read().unwrap_or_else(|e| e.into_inner()).keys().cloned().collect()
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<OnlineView>> {
         self.online.read().unwrap_or_else(|e| e.into_inner()).values().cloned().collect()
     }
 }
 
 impl Inner {
-    /// The online state of a view; built from history where it is not there.
+    /// The online state of a view; where it is not there, begun from a checkpoint or built from history.
     pub(crate) async fn online(&self, name: &str) -> Result<Arc<OnlineView>> {
         if let Some(online) = self.views.get(name) {
             // Streams that another process writes are looked at anew; one's own are known.
@@ -61,7 +69,9 @@ impl Inner {
             }
         }
         let registry = self.registry();
-        let view = registry.views.get(name).ok_or_else(|| Error::invalid(format!("unknown feature view \"{name}\"")))?.view.clone();
+        let defined = registry.views.get(name).ok_or_else(|| Error::invalid(format!("unknown feature view \"{name}\"")))?;
+        let view = defined.view.clone();
+        let begun = Instant::now();
         // No step may come between what is read of history and the first change that is applied.
         let mut names: Vec<&str> = view.plan.streams();
         names.sort_unstable();
@@ -78,11 +88,26 @@ impl Inner {
         }
         let scans = Self::pinned_held(held.iter().map(|h| h.pipeline.history()).zip(sorted_streams(&view)));
         let greatest = held.iter().filter_map(|h| h.pipeline.greatest()).max();
-        let online = Arc::new(OnlineView::try_new(view)?);
-        online.saw(greatest);
-        online.advance(self.horizon(&online.view, greatest));
-        bootstrap(&online, &scans, self.context.task_ctx()).await?;
-        online.sweep();
+        let histories: Vec<(String, StreamHistory)> =
+            sorted_streams(&view).into_iter().zip(held.iter().map(|h| h.pipeline.history().clone())).collect();
+        let recovered = self.recovered(name, defined, &histories, greatest).await;
+        let checkpoint = recovered.as_ref().and_then(|_| self.views.known.newest(name)).map(|newest| newest.epoch);
+        let online = match recovered {
+            Some(online) => {
+                online.saw(greatest);
+                online.advance(self.horizon(&online.view, greatest));
+                online
+            }
+            None => {
+                let online = Arc::new(OnlineView::try_new(view)?);
+                online.saw(greatest);
+                online.advance(self.horizon(&online.view, greatest));
+                bootstrap(&online, &scans, self.context.task_ctx()).await?;
+                online.sweep();
+                online
+            }
+        };
+        self.views.known.begun(name, checkpoint, begun);
         self.views.put(name, online.clone());
         Ok(online)
     }
@@ -149,15 +174,7 @@ impl Inner {
 
     async fn apply_since(&self, online: &OnlineView, stream: &str, history: &StreamHistory, version: i64) -> Result<()> {
         let table = history.table(Part::History, TableOptions { since: Some(version), all_rows: true, ..TableOptions::default() }).await?;
-        let plan = self.context.read_table(table)?.create_physical_plan().await?;
-        // One partition after the other, which is the order of time as far as files tell.
-        for partition in 0..plan.output_partitioning().partition_count() {
-            let mut batches = plan.execute(partition, self.context.task_ctx())?;
-            while let Some(batch) = batches.next().await {
-                online.apply(&[Change { stream, rows: &canonical(&batch?, history)?, gone: false }])?;
-            }
-        }
-        Ok(())
+        self.apply_table(online, stream, history, table).await
     }
 
     /// The memory of all online states, bytes.
@@ -166,15 +183,11 @@ impl Inner {
     }
 }
 
-fn sorted_streams(view: &View) -> Vec<String> {
+/// The names of a view's streams in the order in which their pipelines are locked.
+pub(super) fn sorted_streams(view: &View) -> Vec<String> {
     let mut names: Vec<String> = view.plan.streams().into_iter().map(str::to_owned).collect();
     names.sort_unstable();
     names
-}
-
-fn canonical(batch: &RecordBatch, history: &StreamHistory) -> Result<RecordBatch> {
-    let columns = batch.columns()[..history.schema().columns().fields().len()].to_vec();
-    Ok(RecordBatch::try_new(history.schema().columns().clone(), columns)?)
 }
 
 /// Fills an empty state from history: right sides of joins before what they enrich, everything in bounded batches.

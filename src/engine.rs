@@ -7,9 +7,12 @@
 pub mod checkpoint;
 mod connection;
 mod explain;
+mod metrics;
 mod session;
 mod show;
+mod sources;
 mod statement;
+mod status;
 pub(crate) mod views;
 mod write;
 
@@ -26,9 +29,12 @@ use datafusion::prelude::SessionContext;
 use tokio::sync::Mutex;
 
 pub use self::connection::{Connection, Ingest, Object, PendingRows, Prepared, Reply};
+use self::metrics::Metrics;
+use self::sources::Sources;
 use self::views::Views;
 pub use crate::connect::ingest::IngestCounts;
 use crate::connect::ingest::Pipeline;
+use crate::connect::status::Statuses;
 use crate::error::{Error, Result};
 use crate::history::{Part, TableOptions};
 use crate::op::asof_join::{Identity, TieOrder};
@@ -106,6 +112,7 @@ impl EngineBuilder {
         let warehouse = Warehouse::open_with(&self.location, self.durability).await?;
         let registry = Registry::replay(&warehouse.catalog().load().await?)?;
         let mut session = Err(Error::internal("no session"));
+        let opened = self.clock.now().0;
         let inner = Arc::new_cyclic(|weak| {
             session = session::session(weak, &self.settings);
             let context = match &session {
@@ -121,7 +128,11 @@ impl EngineBuilder {
                 catalog: Mutex::new(()),
                 streams: Mutex::new(BTreeMap::new()),
                 views: Views::default(),
+                sources: Sources::default(),
                 written: RwLock::new(BTreeSet::new()),
+                metrics: Metrics::new(weak.clone(), opened),
+                statuses: Statuses::default(),
+                positions_known: std::sync::Mutex::default(),
                 address: RwLock::new(None),
                 temporary_bytes: AtomicUsize::new(0),
                 parsed: connection::ParsedTexts::default(),
@@ -159,8 +170,15 @@ pub(crate) struct Inner {
     catalog: Mutex<()>,
     streams: Mutex<BTreeMap<String, Arc<Mutex<OpenStream>>>>,
     views: Views,
+    sources: Sources,
     /// The streams whose lease this process holds.
     written: RwLock<BTreeSet<String>>,
+    /// What is counted and timed.
+    pub(crate) metrics: Metrics,
+    /// How far each stream is.
+    pub(crate) statuses: Statuses,
+    /// The streams of whose statuses nothing is left to be looked up in history.
+    positions_known: std::sync::Mutex<BTreeSet<String>>,
     /// Where others reach this process, for those whom a lease turns away.
     address: RwLock<Option<String>>,
     /// The memory of all temporary tables, bytes.
@@ -238,8 +256,14 @@ impl Engine {
         self.inner.online(view).await
     }
 
+    /// What the engine tells about itself, in the text format of OpenMetrics. It never waits for a write or for the storage.
+    pub fn metrics(&self) -> Result<String> {
+        self.inner.metrics.encode()
+    }
+
     /// Takes the last checkpoints and releases what this process holds of the warehouse.
     pub async fn close(self) -> Result<()> {
+        self.inner.stop_sources(None).await;
         self.inner.last_checkpoints().await;
         let streams = std::mem::take(&mut *self.inner.streams.lock().await);
         for stream in streams.into_values() {
@@ -310,8 +334,10 @@ impl Inner {
     /// A stream's history; readable while it is written.
     pub(crate) async fn history(&self, name: &str) -> Result<crate::history::StreamHistory> {
         let open = self.stream(name).await?;
-        let history = open.lock().await.pipeline.history().clone();
-        Ok(history)
+        let mut open = open.lock().await;
+        // What was served is there when history is asked.
+        self.commit_staged(name, &mut open).await?;
+        Ok(open.pipeline.history().clone())
     }
 
     /// The histories of a view's streams at their newest versions.

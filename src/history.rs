@@ -32,6 +32,8 @@ pub mod visible;
 pub mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -44,6 +46,7 @@ pub use self::lookup::Existing;
 pub use self::scan::{HistoryTable, TableOptions};
 use self::table::{Layout, Table};
 pub use self::write::{WriteOptions, Writer, WrittenFiles};
+use crate::crash::crash_point;
 use crate::error::{Error, Result};
 use crate::warehouse::Warehouse;
 
@@ -226,6 +229,8 @@ struct Inner {
     rejected: Arc<Table>,
     visible: Arc<visible::Cache>,
     context: Arc<TaskContext>,
+    /// Nanoseconds that the last commit took; 0 once somebody asked.
+    commit_took: AtomicU64,
 }
 
 impl StreamHistory {
@@ -260,7 +265,7 @@ impl StreamHistory {
         warehouse.register(&context.runtime_env());
         let context = context.task_ctx();
         let warehouse = warehouse.clone();
-        Ok(Self { inner: Arc::new(Inner { warehouse, schema, history, late, rejected, visible, context }) })
+        Ok(Self { inner: Arc::new(Inner { warehouse, schema, history, late, rejected, visible, context, commit_took: AtomicU64::new(0) }) })
     }
 
     /// The stream's columns.
@@ -321,6 +326,24 @@ impl StreamHistory {
     /// - Rows of late and rejected records that those tables hold already, by their coordinates and transactions, are skipped.
     /// - Errors: [`crate::error::Kind::Unavailable`] where the storage fails; what became of the commit, its transactions then say.
     pub async fn commit(&self, commit: Commit) -> Result<Outcome> {
+        let started = Instant::now();
+        let outcome = self.commit_all(commit).await?;
+        if let Outcome::Committed { .. } = outcome {
+            let took = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.inner.commit_took.store(took.max(1), Ordering::Relaxed);
+        }
+        Ok(outcome)
+    }
+
+    /// How long the last commit took until it was durable, told once: `None` where none was made since this was last asked.
+    pub fn commit_took(&self) -> Option<Duration> {
+        match self.inner.commit_took.swap(0, Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    async fn commit_all(&self, commit: Commit) -> Result<Outcome> {
         let Inner { history, late, rejected, .. } = self.inner.as_ref();
         let Commit { accepted, mut files, late: late_rows, rejected: rejected_rows, progress, info } = commit;
         if progress.is_empty() {
@@ -338,12 +361,16 @@ impl StreamHistory {
             }
             files.extend(writer.finish().await?);
         }
-        for (table, rows) in [(late, late_rows), (rejected, rejected_rows)] {
+        crash_point("history.prepared");
+        for (table, rows, point) in [(late, late_rows, "late.committed"), (rejected, rejected_rows, "rejected.committed")] {
             if rows.iter().any(|batch| batch.num_rows() > 0) {
                 commit_aside(table, rows, &progress).await?;
+                crash_point(point);
             }
         }
-        history.commit(files.into_actions(), &progress, info).await
+        let outcome = history.commit(files.into_actions(), &progress, info).await?;
+        crash_point("history.committed");
+        Ok(outcome)
     }
 
     /// Makes the tables take further columns, all nullable and behind those that are there; older rows have NULL in them.

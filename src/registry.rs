@@ -3,6 +3,7 @@
 //! A definition is kept as the SQL that made it. Replay binds each against what was defined before it, so that a view means what it
 //! meant on the day it was created. Not here: data, state, what a statement answers.
 
+mod changes;
 pub mod options;
 mod replay;
 

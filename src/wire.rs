@@ -11,13 +11,13 @@ mod work;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use asof_flight::{Backend, Failure, Remedy, Session};
+use asof_flight::{Backend, Failure, PutCounts, Remedy, Session};
 use tokio::runtime::Handle;
 
 use self::reader::{Reader, ReaderKey};
 use self::session::WireSession;
 use self::work::Work;
-use crate::engine::Engine;
+use crate::engine::{Engine, IngestCounts};
 use crate::error::{Error, Kind};
 
 /// Readers that are kept for those who ask for the same.
@@ -78,5 +78,19 @@ impl From<Failure> for Error {
             Remedy::Internal => Kind::Internal,
         };
         Error::new(kind, f.message)
+    }
+}
+
+impl From<IngestCounts> for PutCounts {
+    fn from(c: IngestCounts) -> Self {
+        let IngestCounts { read, accepted, duplicate, late, rejected, conflicts } = c;
+        Self { read, accepted, duplicate, late, rejected, conflicts }
+    }
+}
+
+impl From<PutCounts> for IngestCounts {
+    fn from(c: PutCounts) -> Self {
+        let PutCounts { read, accepted, duplicate, late, rejected, conflicts } = c;
+        Self { read, accepted, duplicate, late, rejected, conflicts }
     }
 }

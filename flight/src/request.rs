@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-pub use self::caret::{place_of, pointed};
+use self::caret::pointed;
+pub use self::caret::pointed_at;
 pub use self::keys::key_arrays;
 use crate::status::{Failure, Outcome};
 
@@ -69,6 +70,8 @@ pub struct FeatureRequest {
     pub at: At,
     /// The text that the request was read from; errors point into it.
     pub text: String,
+    /// What errors call that text.
+    pub source: &'static str,
 }
 
 /// Keys as they stand in a ticket: a list an entity column, all of one length.
@@ -104,7 +107,7 @@ struct TicketText {
     views: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     features: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "keys::each_once")]
     keys: Option<KeyLists>,
     #[serde(skip_serializing_if = "Option::is_none")]
     as_of: Option<String>,
@@ -162,7 +165,7 @@ fn instant(what: &str, text: &str, as_of: Option<&str>, strict: Option<bool>) ->
     };
     let time = arrow::compute::kernels::cast_utils::string_to_datetime(&Utc, as_of).map_err(|_| {
         let message = format!("\"as_of\" is no timestamp: \"{as_of}\"");
-        pointed(&message, what, text, place_of(text, as_of), as_of.len(), Some("Write it as 2026-03-01T12:00:00Z."))
+        pointed_at(&message, what, text, as_of, Some("Write it as 2026-03-01T12:00:00Z."))
     })?;
     // Finer input is truncated toward the past.
     let at = time.timestamp_micros();
@@ -197,7 +200,8 @@ impl TicketRequest {
             TicketText { params: Some(_), .. } => Err(Failure::invalid("\"params\" in the ticket stands beside \"sql\"")),
             TicketText { views: Some(views), features, keys: Some(keys), as_of, strict, .. } if !views.is_empty() => {
                 let at = instant("ticket", text, as_of.as_deref(), strict)?;
-                let request = FeatureRequest { views, features: features.unwrap_or_default(), at, text: text.to_owned() };
+                let (features, text) = (features.unwrap_or_default(), text.to_owned());
+                let request = FeatureRequest { views, features, at, text, source: "ticket" };
                 Ok(Self::Features(request, keys))
             }
             _ => Err(Failure::invalid("a ticket has \"sql\", or \"views\" and \"keys\"")),
@@ -255,7 +259,7 @@ impl ExchangeRequest {
             return Err(Failure::invalid("the descriptor names no \"views\""));
         }
         let at = instant("descriptor", text, t.as_of.as_deref(), t.strict)?;
-        let features = FeatureRequest { views: t.views, features: t.features, at, text: text.to_owned() };
+        let features = FeatureRequest { views: t.views, features: t.features, at, text: text.to_owned(), source: "descriptor" };
         Ok(Self { features, with_keys: t.with_keys })
     }
 
@@ -263,7 +267,8 @@ impl ExchangeRequest {
     pub fn of_path(path: &[String]) -> Outcome<Self> {
         match path {
             [view] => {
-                let features = FeatureRequest { views: vec![view.clone()], text: view.clone(), ..FeatureRequest::default() };
+                let (views, text) = (vec![view.clone()], view.clone());
+                let features = FeatureRequest { views, text, source: "path", ..FeatureRequest::default() };
                 Ok(Self { features, with_keys: false })
             }
             _ => Err(Failure::invalid(format!("the path of a descriptor is one name, found {} parts", path.len()))),

@@ -15,9 +15,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow_flight::FlightData;
 use arrow_flight::flight_service_server::FlightServiceServer;
+use futures::StreamExt;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tonic::Streaming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
 
@@ -106,6 +109,27 @@ struct Core {
     puts: Arc<Semaphore>,
 }
 
+fn silent() -> Failure {
+    Failure::new(Remedy::Cancelled, "the client said nothing for too long")
+}
+
+fn stopping(what: &str) -> Failure {
+    Failure::new(Remedy::Unavailable, format!("the server is stopping; begin the {what} anew"))
+}
+
+impl Core {
+    /// The message that begins a put or an exchange. Nothing has been done for its client yet, so that a server that stops does not wait.
+    async fn first_message(&self, messages: &mut Streaming<FlightData>, what: &str) -> Outcome<FlightData> {
+        let mut closing = self.closing.clone();
+        let first = tokio::select! {
+            biased;
+            first = tokio::time::timeout(self.limits.idle, messages.next()) => first.map_err(|_| silent())?,
+            _ = closing.wait_for(|c| *c) => return Err(stopping(what)),
+        };
+        first.ok_or_else(|| Failure::invalid(format!("the {what} ended before it began")))?.map_err(Failure::from)
+    }
+}
+
 /// Serves until `shutdown`: then nothing new is accepted, and what runs may finish within [`Limits::drain`].
 pub async fn serve(
     backend: Arc<dyn Backend>,
@@ -157,7 +181,7 @@ pub async fn serve(
         health.set_service_status("", ServingStatus::NotServing).await;
         let _ = close.send(true);
     };
-    let incoming = connection::incoming(listener, backend, &limits);
+    let incoming = connection::incoming(listener, backend, &limits, closing.clone());
     let serving = server.add_service(health_service).add_service(flight).serve_with_incoming_shutdown(incoming, stopped);
     let mut closing = closing;
     let done = tokio::select! {

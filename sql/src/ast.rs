@@ -46,8 +46,18 @@ pub enum StatementKind {
         /// The stream.
         stream: Name,
     },
+    /// `RESUME STREAM stream PAST GAP`.
+    ResumeStream {
+        /// The stream.
+        stream: Name,
+    },
     /// `SHOW STREAMS | FEATURE VIEWS | FEATURES`.
     Show(Show),
+    /// `SHOW STREAM STATUS [FOR stream]`.
+    ShowStreamStatus {
+        /// The stream; all of them where none is named.
+        stream: Option<Name>,
+    },
     /// `DESCRIBE name`.
     Describe {
         /// A stream, view or table.

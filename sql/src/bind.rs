@@ -4,6 +4,7 @@
 //! Errors are collected, not stopped at, where one does not hide another.
 
 mod aggregate;
+mod changes;
 mod expr;
 mod frame;
 mod options;

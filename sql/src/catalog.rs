@@ -6,6 +6,13 @@ use arrow::datatypes::DataType;
 
 use crate::plan::FeaturePlan;
 
+/// The column in which a stream of changed rows says where in its source's log a change stands.
+pub const POSITION: &str = "_position";
+/// The column in which a stream of changed rows says what was done: [`DELETE`] or another operation.
+pub const OPERATION: &str = "_op";
+/// The operation after which a row is no more.
+pub const DELETE: &str = "d";
+
 /// A column of a stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamColumn {

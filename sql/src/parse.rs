@@ -26,6 +26,7 @@ mod interval;
 mod options;
 mod parameters;
 mod reprocess;
+mod resume;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -168,6 +169,7 @@ fn kind(cursor: &mut Cursor<'_>, parameters: &Parameters) -> Parsed<StatementKin
         Some("INSERT") => insert::insert(cursor),
         Some("COPY") => copy::copy(cursor),
         Some("REPROCESS") => reprocess::reprocess(cursor),
+        Some("RESUME") => resume::resume(cursor),
         Some("SHOW") => show::show(cursor),
         Some("DESCRIBE" | "DESC") => show::describe(cursor),
         Some("DROP") => drop::drop(cursor),
@@ -240,7 +242,7 @@ fn unknown_object(cursor: &Cursor<'_>) -> Diagnostic {
 
 /// Names the statements of other systems that are refused, with what to do instead.
 fn unknown_statement(cursor: &Cursor<'_>) -> Diagnostic {
-    const KNOWN: &str = "The statements are CREATE, DROP, ALTER, INSERT, COPY, SELECT, REPROCESS, SHOW, DESCRIBE and EXPLAIN.";
+    const KNOWN: &str = "The statements are CREATE, DROP, ALTER, INSERT, COPY, SELECT, REPROCESS, RESUME, SHOW, DESCRIBE and EXPLAIN.";
     let help = match cursor.word().as_deref() {
         Some("UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" | "REPLACE") => {
             "History is append-only: events are added with INSERT INTO or COPY, and corrected by the primary key."

@@ -90,7 +90,12 @@ pub(super) struct ServeOptions {
     /// Where to listen; port 0 takes any that is free.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8815")]
     pub(super) listen: String,
-    /// A file that gets the address once the server listens.
+    /// Where to answer GET /metrics (OpenMetrics), /health and /ready over plain HTTP; port 0 takes any that is free.
+    ///
+    /// It has neither TLS nor a token: outside of loopback it wants --insecure.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) http: Option<String>,
+    /// A file that gets the address once the server listens; the address of --http goes to the file of this name with .http behind it.
     #[arg(long, value_name = "FILE")]
     pub(super) port_file: Option<PathBuf>,
     /// The server's certificate, PEM.

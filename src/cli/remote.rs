@@ -17,7 +17,7 @@ use super::exit::Failure;
 use super::interrupt::or_interrupt;
 use super::progress::Progress;
 use super::sql::close;
-use crate::engine::{Engine, IngestCounts, Output};
+use crate::engine::{Engine, Output};
 use crate::error::{Error, Result, SqlError};
 
 /// What runs statements.
@@ -119,17 +119,7 @@ async fn run(client: &Client, statement: &Statement, params: &[ScalarValue]) -> 
             }
             Output::Rows { schema, batches, note }
         }
-        Response::Done { message, counts } => {
-            let counts = counts.map(|c| IngestCounts {
-                read: c.read,
-                accepted: c.accepted,
-                duplicate: c.duplicate,
-                late: c.late,
-                rejected: c.rejected,
-                conflicts: c.conflicts,
-            });
-            Output::Done { message, counts }
-        }
+        Response::Done { message, counts } => Output::Done { message, counts: counts.map(Into::into) },
     })
 }
 

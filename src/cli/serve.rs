@@ -1,11 +1,13 @@
 //! `asof serve`: a warehouse behind a port, until SIGTERM.
 //!
-//! Two runtimes: one answers requests, one computes and writes. The server says that it is ready once every view has its online state.
+//! Two runtimes: one answers requests, one computes and writes. Beside the port of Arrow Flight there may be one for operators (`http`). The server says that it is ready once every view has its online state.
+
+mod http;
 
 use std::future::Future;
 use std::io::Write;
 use std::net::ToSocketAddrs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +45,14 @@ pub(super) fn run(warehouse: &str, options: &args::ServeOptions) -> Result<Code,
         let unusable = |e: asof_flight::Failure| Failure::usage(format!("\"{}\" and \"{}\": {e}", names[0], names[1]));
         asof_flight::check_identity(certificate.clone(), key.clone()).map_err(unusable)?;
     }
-    check_reach(&options.listen, options.insecure || (tls.is_some() && token.is_some()))?;
+    check_reach(
+        &options.listen,
+        options.insecure || (tls.is_some() && token.is_some()),
+        "--tls-cert, --tls-key and --token-file, or --insecure",
+    )?;
+    if let Some(http) = &options.http {
+        check_reach(http, options.insecure, "--insecure; plain HTTP has neither TLS nor a token")?;
+    }
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let work = runtime(Builder::new_multi_thread().on_thread_start(stand_back), "work", cores)?;
     let serving = runtime(&mut Builder::new_multi_thread(), "serve", options.serving_threads.map_or(cores, |n| n as usize))?;
@@ -83,11 +92,18 @@ async fn serve(
 ) -> Result<(), Failure> {
     // Before the address is told: whoever reads it may stop the server at once.
     let stopped = stopped()?;
-    let unusable = |e: std::io::Error| Error::unavailable(format!("cannot listen at \"{}\": {e}", options.listen));
-    let listener = TcpListener::bind(&options.listen).await.map_err(unusable)?;
-    let address = listener.local_addr().map_err(unusable)?.to_string();
+    let (listener, address) = listen(&options.listen).await?;
+    let http = match &options.http {
+        Some(at) => Some(listen(at).await?),
+        None => None,
+    };
     engine.serve_at(&format!("{}://{address}", if tls.is_some() { "grpc+tls" } else { "grpc" }));
     let (ready, is_ready) = watch::channel(false);
+    let (stop, stopping) = watch::channel(false);
+    let stopped = async move {
+        stopped.await;
+        stop.send_replace(true);
+    };
     let keeping = work.spawn(keep(engine.clone(), ready));
     // Not among what keeps the leases: a large one takes longer than a lease lasts.
     let checkpointing = work.spawn(keep_checkpoints(engine.clone()));
@@ -100,6 +116,18 @@ async fn serve(
     };
     limits.first_word = idle(0).unwrap_or(limits.first_word);
     limits.idle = idle(1).unwrap_or(limits.idle);
+    let answering = match http {
+        Some((listener, address)) => {
+            if let Some(file) = &options.port_file {
+                write_address(&with_ending(file, ".http"), &address)?;
+            }
+            tracing::info!(address, "metrics");
+            let watched = http::Watched { engine: engine.clone(), ready: is_ready.clone(), stopping };
+            Some(tokio::spawn(http::serve(listener, watched)))
+        }
+        None => None,
+    };
+    // Last: whoever waits for it finds everything there.
     if let Some(file) = &options.port_file {
         write_address(file, &address)?;
     }
@@ -109,10 +137,13 @@ async fn serve(
     keeping.abort();
     // One that is under way leaves no manifest, and nothing that the last ones do not remove.
     checkpointing.abort();
+    if let Some(answering) = answering {
+        answering.abort();
+    }
     Ok(served.map_err(Error::from)?)
 }
 
-/// Keeps the leases of all streams and the states of all views; `ready` once all views have one.
+/// Keeps the leases of all streams, the states of all views and the reading of logs; `ready` once all views have one.
 async fn keep(engine: Engine, ready: watch::Sender<bool>) {
     let mut ticks = tokio::time::interval(KEEP_EVERY);
     loop {
@@ -126,6 +157,7 @@ async fn keep(engine: Engine, ready: watch::Sender<bool>) {
             Ok(()) => {}
             Err(e) => tracing::warn!(error = %e, "a view has no online state yet"),
         }
+        engine.keep_sources().await;
     }
 }
 
@@ -155,12 +187,24 @@ fn stopped() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
 /// The file appears whole: its reader never sees half of an address.
 fn write_address(file: &Path, address: &str) -> Result<(), Failure> {
     let failed = |e: std::io::Error| Failure::usage(format!("writing \"{}\": {e}", file.display()));
-    let mut name = file.as_os_str().to_owned();
-    name.push(".part");
-    let part = Path::new(&name);
-    let mut out = std::fs::File::create(part).map_err(failed)?;
+    let part = with_ending(file, ".part");
+    let mut out = std::fs::File::create(&part).map_err(failed)?;
     writeln!(out, "{address}").map_err(failed)?;
     std::fs::rename(part, file).map_err(failed)
+}
+
+fn with_ending(file: &Path, ending: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// A listener, and the address that it got.
+async fn listen(at: &str) -> Result<(TcpListener, String), Failure> {
+    let unusable = |e: std::io::Error| Error::unavailable(format!("cannot listen at \"{at}\": {e}"));
+    let listener = TcpListener::bind(at).await.map_err(unusable)?;
+    let address = listener.local_addr().map_err(unusable)?.to_string();
+    Ok((listener, address))
 }
 
 fn tls(options: &args::ServeOptions) -> Result<Option<Identity>, Failure> {
@@ -178,15 +222,13 @@ pub(super) fn token(file: &Path) -> Result<String, Failure> {
     }
 }
 
-/// Refuses an address that others can reach, unless that is safe or wanted.
-fn check_reach(listen: &str, allowed: bool) -> Result<(), Failure> {
+/// Refuses an address that others can reach, unless that is safe or wanted, which `remedy` makes it.
+fn check_reach(listen: &str, allowed: bool, remedy: &str) -> Result<(), Failure> {
     let addresses = listen.to_socket_addrs().map_err(|e| Failure::usage(format!("\"{listen}\" is no address to listen at: {e}")))?;
     if allowed || addresses.into_iter().all(|a| a.ip().is_loopback()) {
         return Ok(());
     }
-    Err(Failure::usage(format!(
-        "\"{listen}\" is reached from outside this machine: give --tls-cert, --tls-key and --token-file, or --insecure"
-    )))
+    Err(Failure::usage(format!("\"{listen}\" is reached from outside this machine: give {remedy}")))
 }
 
 #[cfg(test)]
@@ -195,10 +237,10 @@ mod tests {
 
     #[test]
     fn only_loopback_needs_no_protection() {
-        assert!(check_reach("127.0.0.1:0", false).is_ok());
-        assert!(check_reach("[::1]:0", false).is_ok());
-        assert!(check_reach("0.0.0.0:0", false).is_err());
-        assert!(check_reach("0.0.0.0:0", true).is_ok());
-        assert!(check_reach("nowhere", true).is_err());
+        assert!(check_reach("127.0.0.1:0", false, "a key").is_ok());
+        assert!(check_reach("[::1]:0", false, "a key").is_ok());
+        assert!(check_reach("0.0.0.0:0", false, "a key").is_err());
+        assert!(check_reach("0.0.0.0:0", true, "a key").is_ok());
+        assert!(check_reach("nowhere", true, "a key").is_err());
     }
 }

@@ -34,7 +34,8 @@ A statement ends with ; and may span lines. Tab completes names and keywords, Ct
   \\timing  shows or hides how long each statement took
   \\q       quits, as do Ctrl-D, quit and exit
 Statements: CREATE STREAM, CREATE FEATURE VIEW, INSERT INTO, COPY, SELECT ... FOR ENTITY, SELECT ... ASOF JOIN,
-  EXPLAIN, SHOW STREAMS | FEATURE VIEWS | FEATURES, DESCRIBE, SHOW CREATE, ALTER STREAM, DROP, REPROCESS LATE EVENTS FOR";
+  EXPLAIN, SHOW STREAMS | FEATURE VIEWS | FEATURES, SHOW STREAM STATUS, DESCRIBE, SHOW CREATE, ALTER STREAM, DROP,
+  REPROCESS LATE EVENTS FOR, RESUME STREAM ... PAST GAP";
 
 /// Runs `asof shell`.
 pub(super) fn run(runtime: &Runtime, warehouse: &str, remote: &Remote) -> Result<Code, Failure> {

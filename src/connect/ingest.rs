@@ -2,7 +2,10 @@
 //!
 //! One writer per stream. A step is committed to history before anything else sees it; the changes that views apply are given back only
 //! after. On an error nothing has happened: what was remembered of the step is taken back. Conservation holds for every step:
-//! read = accepted + duplicate + late + rejected, conflicts among the accepted. Not here: which views apply the changes (`engine`).
+//! read = accepted + duplicate + late + rejected, conflicts among the accepted. Records that can be read again are staged instead
+//! ([`staged`]): judged at once, committed many together. Not here: which views apply the changes (`engine`).
+
+pub mod staged;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
@@ -18,6 +21,7 @@ use arrow::row::{RowConverter, SortField};
 use datafusion::prelude::SessionContext;
 use serde_json::{Map, Value, json};
 
+use self::staged::Staged;
 use crate::error::{Error, Result};
 use crate::history::{
     Commit, Existing, HistorySchema, Outcome, Part, Progress, StreamHistory, TableOptions, WriteOptions, Writer, rejected_schema,
@@ -68,7 +72,7 @@ impl AddAssign for IngestCounts {
 }
 
 /// What a step changed in the set of visible events.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Changes {
     /// Rows that go and come, in this order.
     Rows {
@@ -106,6 +110,7 @@ pub struct Pipeline {
     greatest: Option<i64>,
     last_arrival: i64,
     dedupe_bytes_max: usize,
+    staged: Staged,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -140,6 +145,15 @@ struct Accepted {
     come: RecordBatch,
 }
 
+/// Judged records, as they are stored.
+struct Sorted {
+    counts: IngestCounts,
+    stored: RecordBatch,
+    late: RecordBatch,
+    rejected: RecordBatch,
+    accepted: Accepted,
+}
+
 impl Pipeline {
     /// Opens a stream's pipeline: history, and what is remembered of recent events.
     pub async fn open(warehouse: &Warehouse, name: &str, stream: &Stream, dedupe_bytes_max: usize, create: bool) -> Result<Self> {
@@ -160,6 +174,7 @@ impl Pipeline {
             greatest: None,
             last_arrival: i64::MIN,
             dedupe_bytes_max,
+            staged: Staged::default(),
         };
         pipeline.recover().await?;
         Ok(pipeline)
@@ -226,6 +241,16 @@ impl Pipeline {
         self.greatest
     }
 
+    /// The partitions that valid records came from, in the order of names.
+    pub fn partitions(&self) -> impl Iterator<Item = &str> {
+        self.times.iter().map(|(partition, _)| partition)
+    }
+
+    /// The greatest event time of a partition minus the disorder; None before its first valid record.
+    pub fn watermark(&self, partition: &str) -> Option<i64> {
+        self.times.greatest(partition).map(|greatest| greatest.saturating_sub(self.schema.disorder_us()))
+    }
+
     /// The memory of the table of recent identities, bytes.
     pub fn dedupe_bytes(&self) -> usize {
         self.dedupe.as_ref().map_or(0, Dedupe::memory_bytes)
@@ -236,9 +261,14 @@ impl Pipeline {
         Ok(self.history.farthest_version(&offset_app(partition)).await?.unwrap_or(0))
     }
 
-    /// The offset of the next record of a partition whose records can be read again.
-    pub async fn committed_offset(&self, partition: &str) -> Result<i64> {
-        Ok(self.history.transaction_version(&offset_app(partition)).await?.unwrap_or(0))
+    /// The offset of the next record of a partition whose records can be read again; `None` where none was committed.
+    pub async fn committed_offset(&self, partition: &str) -> Result<Option<i64>> {
+        Self::committed_in(&self.history, partition).await
+    }
+
+    /// The same, of a history whose pipeline is busy.
+    pub async fn committed_in(history: &StreamHistory, partition: &str) -> Result<Option<i64>> {
+        history.transaction_version(&offset_app(partition)).await
     }
 
     /// Whether a token was applied.
@@ -248,6 +278,7 @@ impl Pipeline {
 
     /// Takes a new column in; older events have NULL.
     pub async fn add_columns(&mut self, schema: Arc<StreamSchema>) -> Result<()> {
+        self.flush().await?;
         self.history = self.history.add_columns(history_schema(&schema)?).await?;
         self.order = OrderKeys::for_stream(&schema)?;
         self.schema = schema;
@@ -275,41 +306,13 @@ impl Pipeline {
         {
             return Ok(Step { counts: IngestCounts::default(), changes: None });
         }
-        let mut counts = IngestCounts { read: decoded.read(), rejected: decoded.rejected.len() as u64, ..IngestCounts::default() };
-        let arrived = self.arrival(now);
+        self.flush().await?;
+        let next = self.next_offset(partition).await?;
+        let last = decoded.offsets.iter().copied().chain(decoded.rejected.iter().map(|r| r.offset)).max();
         let before = self.times.greatest(partition);
-        let times: Vec<i64> = self.schema.times(&decoded.rows)?.values().to_vec();
-        let late = self.times.judge(partition, &times, self.schema.disorder_us(), granularity);
-        let late_mask = BooleanArray::from(late.clone());
-        let on_time_mask = arrow::compute::not(&late_mask)?;
-        let offsets = Int64Array::from(decoded.offsets.clone());
-        let part = |mask: &BooleanArray| -> Result<(RecordBatch, Int64Array)> {
-            let offsets = arrow::compute::filter(&offsets, mask)?;
-            Ok((filter_record_batch(&decoded.rows, mask)?, offsets.as_primitive().clone()))
-        };
-        let (late_rows, late_offsets) = part(&late_mask)?;
-        let (rows, offsets) = part(&on_time_mask)?;
-        counts.late = late_rows.num_rows() as u64;
-        let accepted = match self.judge(&rows, None).await {
-            Ok(accepted) => accepted,
-            Err(e) => {
-                self.times.restore(partition, before);
-                return Err(e);
-            }
-        };
-        counts.accepted = accepted.rows.len() as u64;
-        counts.duplicate = accepted.duplicate;
-        counts.conflicts = accepted.conflicts;
+        let sorted = self.sort_out(partition, &decoded, granularity, now).await?;
+        let Sorted { counts, accepted, .. } = sorted;
         let result = async {
-            counts.check()?;
-            let picks = UInt32Array::from(accepted.rows.iter().map(|r| *r as u32).collect::<Vec<_>>());
-            let kept = take_record_batch(&rows, &picks)?;
-            let kept_offsets = arrow::compute::take(&offsets, &picks, None)?;
-            let stored = self.stored(&kept, partition, kept_offsets.as_primitive(), arrived, &accepted.revisions)?;
-            let late = self.stored(&late_rows, partition, &late_offsets, arrived, &vec![0; late_rows.num_rows()])?;
-            let rejected = rejected_batch(&decoded.rejected, partition, arrived)?;
-            let next = self.next_offset(partition).await?;
-            let last = decoded.offsets.iter().copied().chain(decoded.rejected.iter().map(|r| r.offset)).max();
             let app_id = offset_app(partition);
             let expected = self.history.transaction_version(&app_id).await?;
             let mut progress =
@@ -318,9 +321,9 @@ impl Pipeline {
                 progress.push(Progress { app_id: token_app(token), partition: None, expected: None, version: 1 });
             }
             let commit = Commit {
-                accepted: non_empty(stored),
-                late: non_empty(late),
-                rejected: if asof_udfs::seeded_bug("rejected-unsaid") { vec![] } else { non_empty(rejected) },
+                accepted: non_empty(sorted.stored),
+                late: non_empty(sorted.late),
+                rejected: if asof_udfs::seeded_bug("rejected-unsaid") { vec![] } else { non_empty(sorted.rejected) },
                 progress,
                 info: self.info(&counts),
                 ..Commit::default()
@@ -335,14 +338,59 @@ impl Pipeline {
         .await;
         if let Err(e) = result {
             self.times.restore(partition, before);
-            if let (Some(dedupe), Some(judged)) = (&mut self.dedupe, &accepted.judged) {
-                dedupe.undo(judged);
-            }
+            self.undo(&accepted);
             return Err(e);
         }
         self.noted(&accepted.come)?;
         self.forget();
         Ok(Step { counts, changes: Some(Changes::Rows { gone: accepted.gone, come: accepted.come }) })
+    }
+
+    /// Judges decoded records: what is accepted, late and rejected, as it is stored. On an error nothing is remembered.
+    async fn sort_out(&mut self, partition: &str, decoded: &Decoded, granularity: Granularity, now: i64) -> Result<Sorted> {
+        let mut counts = IngestCounts { read: decoded.read(), rejected: decoded.rejected.len() as u64, ..IngestCounts::default() };
+        let arrived = self.arrival(now);
+        let event_times: Vec<i64> = self.schema.times(&decoded.rows)?.values().to_vec();
+        // On the side: what is staged may be committed below, with the times as they were before these records.
+        let mut times = self.times.clone();
+        let late_mask = BooleanArray::from(times.judge(partition, &event_times, self.schema.disorder_us(), granularity));
+        let on_time_mask = arrow::compute::not(&late_mask)?;
+        let offsets = Int64Array::from(decoded.offsets.clone());
+        let part = |mask: &BooleanArray| -> Result<(RecordBatch, Int64Array)> {
+            let offsets = arrow::compute::filter(&offsets, mask)?;
+            Ok((filter_record_batch(&decoded.rows, mask)?, offsets.as_primitive().clone()))
+        };
+        let (late_rows, late_offsets) = part(&late_mask)?;
+        let (rows, offsets) = part(&on_time_mask)?;
+        let late = self.stored(&late_rows, partition, &late_offsets, arrived, &vec![0; late_rows.num_rows()])?;
+        let rejected = rejected_batch(&decoded.rejected, partition, arrived)?;
+        counts.late = late_rows.num_rows() as u64;
+        let accepted = self.judge(&rows, None).await?;
+        counts.accepted = accepted.rows.len() as u64;
+        counts.duplicate = accepted.duplicate + decoded.tombstones;
+        counts.conflicts = accepted.conflicts;
+        let stored = counts.check().and_then(|()| {
+            let picks = picks(&accepted.rows);
+            let kept = take_record_batch(&rows, &picks)?;
+            let kept_offsets = arrow::compute::take(&offsets, &picks, None)?;
+            self.stored(&kept, partition, kept_offsets.as_primitive(), arrived, &accepted.revisions)
+        });
+        match stored {
+            Ok(stored) => {
+                self.times = times;
+                Ok(Sorted { counts, stored, late, rejected, accepted })
+            }
+            Err(e) => {
+                self.undo(&accepted);
+                Err(e)
+            }
+        }
+    }
+
+    fn undo(&mut self, accepted: &Accepted) {
+        if let (Some(dedupe), Some(judged)) = (&mut self.dedupe, &accepted.judged) {
+            dedupe.undo(judged);
+        }
     }
 
     fn noted(&mut self, rows: &RecordBatch) -> Result<()> {
@@ -385,7 +433,15 @@ impl Pipeline {
                 come: rows.clone(),
             });
         };
-        let judged = dedupe.judge(rows)?;
+        let mut judged = dedupe.judge(rows)?;
+        let in_doubt = judged.verdicts.iter().any(|v| matches!(v, Verdict::Unknown | Verdict::Conflict));
+        if in_doubt && !self.staged.is_empty() {
+            // History decides, and has to hold what was accepted before.
+            dedupe.undo(&judged);
+            self.flush().await?;
+            let Some(dedupe) = &mut self.dedupe else { return Err(Error::internal("a table of identities is gone")) };
+            judged = dedupe.judge(rows)?;
+        }
         let mut verdicts = judged.verdicts.clone();
         if let Some(aside) = aside {
             let unknown: Vec<u32> = (0..n).filter(|r| verdicts[*r] == Verdict::Unknown).map(|r| r as u32).collect();
@@ -541,7 +597,8 @@ impl Pipeline {
     }
 
     /// Begins loading history: many batches, one commit.
-    pub fn load(&mut self, partition: String, now: i64) -> Result<Load<'_>> {
+    pub async fn load(&mut self, partition: String, now: i64) -> Result<Load<'_>> {
+        self.flush().await?;
         let writer = self.history.writer(WriteOptions::default())?;
         let aside = match self.dedupe {
             Some(_) => Some(Dedupe::try_new(&self.schema, self.dedupe_bytes_max)?),
@@ -567,6 +624,7 @@ impl Pipeline {
 
     /// Brings late records that were not yet into history.
     pub async fn reprocess(&mut self, now: i64) -> Result<Step> {
+        self.flush().await?;
         let expected = self.history.transaction_version(REPROCESS_APP).await?;
         let options = TableOptions { since: expected, hidden: true, all_rows: true, ..TableOptions::default() };
         let table = self.history.table(Part::Late, options.clone()).await?;
@@ -674,7 +732,7 @@ impl Load<'_> {
             )));
         }
         self.counts.accepted += accepted.rows.len() as u64;
-        self.counts.duplicate += accepted.duplicate;
+        self.counts.duplicate += accepted.duplicate + decoded.tombstones;
         self.counts.conflicts += accepted.conflicts;
         self.greatest = self.greatest.max(arrow::compute::max(self.pipeline.schema.times(&decoded.rows)?));
         if accepted.rows.is_empty() {
@@ -771,5 +829,6 @@ pub async fn read_table(context: &SessionContext, history: &StreamHistory, part:
 
 /// How records of a stream are decoded.
 pub fn decode_options(stream: &Stream, record_bytes_max: usize, latest_us: Option<i64>) -> Options {
-    Options { time_unit: stream.options.time_unit, record_bytes_max, latest_us, ..Options::default() }
+    let paths = stream.options.records.paths.clone();
+    Options { time_unit: stream.options.time_unit, record_bytes_max, latest_us, paths, ..Options::default() }
 }

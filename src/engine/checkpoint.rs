@@ -12,18 +12,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use asof_sql::plan::Fingerprint;
 use bytes::Bytes;
-use datafusion::physical_plan::ExecutionPlanProperties;
 use futures::StreamExt;
 use tokio::sync::OwnedMutexGuard;
 
 use super::views::sorted_streams;
 use super::{Engine, Inner, OpenStream};
 use crate::error::{Error, Result};
-use crate::history::{HistoryTable, StreamHistory};
+use crate::history::StreamHistory;
 use crate::op::relation::stream::Change;
 use crate::op::window::stream::OnlineView;
 use crate::op::window::stream::checkpoint::{STATE_VERSION, definition};
@@ -133,8 +132,7 @@ fn versions(held: &Held) -> BTreeMap<String, i64> {
 impl Inner {
     async fn keep_checkpoints(&self) {
         let interval = self.settings.checkpoint_interval_us;
-        for name in self.views.names().into_iter().filter(|_| interval > 0) {
-            let Some(online) = self.views.get(&name) else { continue };
+        for (name, online) in self.views.named().into_iter().filter(|_| interval > 0) {
             // Of a stream that another process writes, that process keeps the views.
             if !online.view.plan.streams().into_iter().all(|s| self.is_written(s)) {
                 continue;
@@ -149,14 +147,21 @@ impl Inner {
         }
     }
 
+    /// When the oldest was taken of the checkpoints that the views of a stream would begin from; `None` where one has none.
+    pub(super) fn checkpointed_at(&self, stream: &str) -> Option<i64> {
+        let taken: Option<Vec<i64>> =
+            self.views.reading(stream).iter().map(|(name, _)| Some(self.views.known.newest(name)?.taken_at_us)).collect();
+        taken?.into_iter().min()
+    }
+
     /// Takes the last checkpoints of a process that has written.
     pub(super) async fn last_checkpoints(&self) {
         // What is in memory ends with the process.
         if self.settings.checkpoint_interval_us <= 0 || self.warehouse.url().scheme() == "memory" {
             return;
         }
-        for name in self.views.names() {
-            if self.views.get(&name).is_some_and(|v| v.view.plan.streams().into_iter().any(|s| self.is_written(s))) {
+        for (name, online) in self.views.named() {
+            if online.view.plan.streams().into_iter().any(|s| self.is_written(s)) {
                 self.try_checkpoint(&name).await;
             }
         }
@@ -169,6 +174,7 @@ impl Inner {
         }
     }
 
+    /// Holds streams still, in the order of their names, with nothing staged.
     async fn hold(&self, names: &[String]) -> Result<Held> {
         let mut open = Vec::new();
         for name in names {
@@ -176,7 +182,10 @@ impl Inner {
         }
         let mut held = Vec::new();
         for (name, stream) in open {
-            held.push((name, stream.lock_owned().await));
+            let mut stream = stream.lock_owned().await;
+            // The state is that of a version of history only where all that it holds is there.
+            self.commit_staged(&name, &mut stream).await?;
+            held.push((name, stream));
         }
         Ok(held)
     }
@@ -257,6 +266,7 @@ impl Inner {
         };
         writer.finish(manifest).await?;
         let took_us = micros(begun);
+        self.metrics.checkpointed(name, begun.elapsed());
         tracing::debug!(view = name, epoch, bytes, held_us, took_us, "checkpoint taken");
         if self.registry().views.get(name).is_none_or(|v| v.folder != folder) {
             // The view was dropped meanwhile.
@@ -387,25 +397,6 @@ impl Inner {
         Ok(())
     }
 
-    /// Applies all rows of a table of history as rows that come.
-    pub(super) async fn apply_table(
-        &self,
-        online: &OnlineView,
-        stream: &str,
-        history: &StreamHistory,
-        table: Arc<HistoryTable>,
-    ) -> Result<()> {
-        let plan = self.context.read_table(table)?.create_physical_plan().await?;
-        // One partition after the other, which is the order of time as far as files tell.
-        for partition in 0..plan.output_partitioning().partition_count() {
-            let mut batches = plan.execute(partition, self.context.task_ctx())?;
-            while let Some(batch) = batches.next().await {
-                online.apply(&[Change { stream, rows: &canonical(&batch?, history)?, gone: false }])?;
-            }
-        }
-        Ok(())
-    }
-
     /// Removes the checkpoints of a view that was dropped.
     pub(super) async fn remove_checkpoints(&self, name: &str, folder: &str) {
         self.views.known.forget(name);
@@ -417,9 +408,4 @@ impl Inner {
 
 fn unfollowed() -> Error {
     Error::unavailable("what came into history since cannot be applied to it exactly")
-}
-
-fn canonical(batch: &RecordBatch, history: &StreamHistory) -> Result<RecordBatch> {
-    let columns = batch.columns()[..history.schema().columns().fields().len()].to_vec();
-    Ok(RecordBatch::try_new(history.schema().columns().clone(), columns)?)
 }

@@ -2,13 +2,14 @@
 
 mod prepare;
 mod temporary;
+mod write;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use asof_sql::ast::{ForEntity, Insert, KeyLiteral, Statement, StatementKind};
+use asof_sql::ast::{ForEntity, Statement, StatementKind};
 use datafusion::common::ScalarValue;
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::LogicalPlan;
@@ -21,6 +22,7 @@ use self::temporary::{TEMPORARY, TemporaryTables};
 use super::statement::sql_errors;
 use super::{Engine, IngestCounts, Inner, Output};
 use crate::error::{Error, Result};
+use crate::serve::lookup::{Parameters, check_count, for_entity};
 
 pub use self::prepare::Prepared;
 pub use self::temporary::Ingest;
@@ -90,7 +92,7 @@ pub struct PendingRows {
 enum RowSource {
     Batches(Vec<RecordBatch>),
     Plan(Arc<dyn ExecutionPlan>, Arc<TaskContext>),
-    Lookup { engine: Arc<Inner>, lookup: Box<ForEntity>, params: Vec<ScalarValue>, sql: String },
+    Lookup { engine: Arc<Inner>, lookup: Box<ForEntity>, parameters: Option<RecordBatch>, sql: String },
 }
 
 impl std::fmt::Debug for PendingRows {
@@ -128,6 +130,11 @@ impl Engine {
         self.inner.keep_leases().await;
     }
 
+    /// Reads the streams that have a log; to be called every few seconds by a process that serves.
+    pub async fn keep_sources(&self) {
+        self.inner.keep_sources().await;
+    }
+
     /// Builds the online state of every view that has none; the first error is told once all were tried.
     pub async fn warm(&self) -> Result<()> {
         let names: Vec<String> = self.inner.registry().views.keys().cloned().collect();
@@ -150,8 +157,9 @@ impl PendingRows {
                 let rows = execute_stream(plan, context)?;
                 Ok(rows.map(move |b| with_schema(&b?, &schema)).boxed())
             }
-            RowSource::Lookup { engine, lookup, params, sql } => {
-                let answer = crate::serve::lookup::for_entity(&engine, &lookup, &params).await?;
+            RowSource::Lookup { engine, lookup, parameters, sql } => {
+                let row = scalars(parameters.as_ref(), 0)?;
+                let answer = for_entity(&engine, &lookup, of_lookup(parameters.as_ref(), &row)).await?;
                 let (_, batches, _) = answer.map_err(|d| sql_errors(&d, SOURCE, &sql))?;
                 Ok(futures::stream::iter(batches.into_iter().map(Ok)).boxed())
             }
@@ -164,16 +172,15 @@ fn with_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)?)
 }
 
-/// The values of each row, one row after the other.
-fn scalars(parameters: Option<&RecordBatch>) -> Result<Vec<ScalarValue>> {
-    let Some(batch) = parameters else { return Ok(vec![]) };
-    let mut values = Vec::with_capacity(batch.num_rows() * batch.num_columns());
-    for row in 0..batch.num_rows() {
-        for column in batch.columns() {
-            values.push(ScalarValue::try_from_array(column, row)?);
-        }
-    }
-    Ok(values)
+/// The values of one row; none where there is no such row.
+fn scalars(parameters: Option<&RecordBatch>, row: usize) -> Result<Vec<ScalarValue>> {
+    let columns = parameters.filter(|b| row < b.num_rows()).map_or(&[][..], RecordBatch::columns);
+    Ok(columns.iter().map(|column| ScalarValue::try_from_array(column, row)).collect::<std::result::Result<_, _>>()?)
+}
+
+/// The parameters of a look-up: of one row they may stand anywhere, of several among the keys.
+fn of_lookup<'a>(parameters: Option<&'a RecordBatch>, row: &'a [ScalarValue]) -> Parameters<'a> {
+    parameters.filter(|b| b.num_rows() != 1).map_or(Parameters::Values(row), Parameters::Columns)
 }
 
 /// Whether a look-up needs one set of parameters: they stand elsewhere than in its keys.
@@ -195,6 +202,7 @@ impl Connection {
                 StatementKind::Query(_)
                     | StatementKind::ForEntity(_)
                     | StatementKind::Show(_)
+                    | StatementKind::ShowStreamStatus { .. }
                     | StatementKind::Describe { .. }
                     | StatementKind::ShowCreate { .. }
                     | StatementKind::Explain(_)
@@ -235,27 +243,27 @@ impl Connection {
         if width != wanted {
             return Err(Error::invalid(format!("the statement has {wanted} parameters, {width} are given")));
         }
-        let params = scalars(parameters.as_ref())?;
         TEMPORARY
             .scope(self.temporary.clone(), async {
+                let row = scalars(parameters.as_ref(), 0)?;
                 for statement in before {
-                    self.inner.run(statement, SOURCE, sql, &params).await?;
+                    self.inner.run(statement, SOURCE, sql, &row).await?;
                 }
-                self.one(last, sql, parameters.as_ref(), &params).await
+                self.one(last, sql, parameters.as_ref(), &row).await
             })
             .await
     }
 
-    async fn one(&self, statement: &Statement, sql: &str, parameters: Option<&RecordBatch>, params: &[ScalarValue]) -> Result<Reply> {
-        let (rows, width) = parameters.map_or((1, 0), |b| (b.num_rows(), b.num_columns()));
+    /// Runs one statement; `row` is the first row of its parameters.
+    async fn one(&self, statement: &Statement, sql: &str, parameters: Option<&RecordBatch>, row: &[ScalarValue]) -> Result<Reply> {
         match &statement.kind {
             StatementKind::Query(query) => {
-                if rows != 1 {
+                if let Some(rows) = parameters.map(RecordBatch::num_rows).filter(|n| *n != 1) {
                     return Err(Error::invalid(format!("a query takes one row of parameters, {rows} are given")));
                 }
                 self.inner.check_query(query).map_err(|d| sql_errors(&d, SOURCE, sql))?;
                 let placed = |e: Error| e.at(&self.inner.registry(), statement, SOURCE, sql);
-                let plan = self.inner.plan(query, params).await.map_err(placed)?;
+                let plan = self.inner.plan(query, row).await.map_err(placed)?;
                 let physical = self.inner.context.state().create_physical_plan(&plan).await.map_err(|e| placed(e.into()))?;
                 let mut metadata = physical.schema().metadata().clone();
                 metadata.extend(self.inner.lineage(&plan));
@@ -263,24 +271,23 @@ impl Connection {
                 let source = RowSource::Plan(physical, self.inner.context.task_ctx());
                 Ok(Reply::Rows(PendingRows { schema, unordered: is_unordered(&plan), note: None, source }))
             }
-            StatementKind::ForEntity(f) => self.lookup(f, sql, rows, width, params).await,
+            StatementKind::ForEntity(f) => self.lookup(f, sql, parameters, row).await,
             StatementKind::Insert(insert) if parameters.is_some() => {
-                if let (Some(batch), Some(picks)) = (parameters, plain_values(insert)) {
+                if let (Some(batch), Some(picks)) = (parameters, write::plain_values(insert)) {
                     return self.insert_rows(insert, batch, &picks, sql).await;
                 }
-                self.each_row(statement, sql, rows, width, params).await
+                self.each_row(statement, sql, parameters).await
             }
-            _ => self.each_row(statement, sql, rows, width, params).await,
+            _ => self.each_row(statement, sql, parameters).await,
         }
     }
 
     /// Runs a statement for each row of parameters.
-    async fn each_row(&self, statement: &Statement, sql: &str, rows: usize, width: usize, params: &[ScalarValue]) -> Result<Reply> {
+    async fn each_row(&self, statement: &Statement, sql: &str, parameters: Option<&RecordBatch>) -> Result<Reply> {
         let mut reply = Reply::Done { message: "nothing to do".into(), counts: None };
         let mut total: Option<IngestCounts> = None;
-        for row in 0..rows {
-            let params = params.get(row * width..(row + 1) * width).unwrap_or_default();
-            reply = match self.inner.run(statement, SOURCE, sql, params).await? {
+        for row in 0..parameters.map_or(1, RecordBatch::num_rows) {
+            reply = match self.inner.run(statement, SOURCE, sql, &scalars(parameters, row)?).await? {
                 Output::Rows { schema, batches, note } => {
                     Reply::Rows(PendingRows { schema, unordered: false, note, source: RowSource::Batches(batches) })
                 }
@@ -295,84 +302,25 @@ impl Connection {
         Ok(reply)
     }
 
-    async fn lookup(&self, f: &ForEntity, sql: &str, rows: usize, width: usize, params: &[ScalarValue]) -> Result<Reply> {
-        let f = if rows == 1 { f.clone() } else { expanded(f, rows, width)? };
-        let (entities, said) = (f.keys.rows.len(), |d: Vec<asof_sql::Diagnostic>| sql_errors(&d, SOURCE, sql));
-        if entities <= EAGER_ENTITIES {
-            let answer = crate::serve::lookup::for_entity(&self.inner, &f, params).await?;
-            let (schema, batches, note) = answer.map_err(said)?;
+    async fn lookup(&self, f: &ForEntity, sql: &str, parameters: Option<&RecordBatch>, row: &[ScalarValue]) -> Result<Reply> {
+        let said = |d: Vec<asof_sql::Diagnostic>| sql_errors(&d, SOURCE, sql);
+        let params = of_lookup(parameters, row);
+        if let Parameters::Columns(batch) = params
+            && one_set_only(f)
+        {
+            let message = format!("parameters outside of the keys take one row of parameters, {} are given", batch.num_rows());
+            return Err(Error::invalid(message));
+        }
+        if check_count(&self.inner, f, params).map_err(said)? <= EAGER_ENTITIES {
+            let (schema, batches, note) = for_entity(&self.inner, f, params).await?.map_err(said)?;
             let schema = with_note(&schema, note.as_deref());
             let batches = batches.iter().map(|b| with_schema(b, &schema)).collect::<Result<_>>()?;
             return Ok(Reply::Rows(PendingRows { schema, unordered: false, note, source: RowSource::Batches(batches) }));
         }
-        if entities > self.inner.settings.entities_max {
-            let message = format!("{entities} entities are asked for, the limit is {}", self.inner.settings.entities_max);
-            let d = asof_sql::Diagnostic::error(asof_sql::codes::E0501, f.keys.span, message).help("Ask in several statements.");
-            return Err(said(vec![d]));
-        }
-        let schema = self.columns_of_lookup(&f, sql, params).await?;
-        let source = RowSource::Lookup { engine: self.inner.clone(), lookup: Box::new(f), params: params.to_vec(), sql: sql.to_owned() };
+        let schema = self.columns_of_lookup(f, sql).await?;
+        let (engine, lookup) = (self.inner.clone(), Box::new(f.clone()));
+        let source = RowSource::Lookup { engine, lookup, parameters: parameters.cloned(), sql: sql.to_owned() };
         Ok(Reply::Rows(PendingRows { schema, unordered: false, note: None, source }))
-    }
-
-    /// `INSERT INTO stream VALUES ($1, $2, ...)` with many rows of parameters: one step.
-    async fn insert_rows(&self, insert: &Insert, batch: &RecordBatch, picks: &[usize], sql: &str) -> Result<Reply> {
-        self.inner.writable(&insert.stream).map_err(|d| sql_errors(&d, SOURCE, sql))?;
-        let registry = self.inner.registry();
-        let stream = registry.streams.get(&insert.stream.value).ok_or_else(|| Error::internal("a writable stream is defined"))?;
-        let names: Vec<&str> = match &insert.columns {
-            Some(names) => names.names.iter().map(|n| n.value.as_str()).collect(),
-            None => stream.schema.columns().iter().map(|c| c.name.as_str()).collect(),
-        };
-        if names.len() != picks.len() {
-            let message = format!("INSERT INTO \"{}\" names {} columns, its source has {}", insert.stream.value, names.len(), picks.len());
-            return Err(Error::invalid(message));
-        }
-        if let Some(name) = names.iter().find(|n| !stream.schema.columns().iter().any(|c| c.name == **n)) {
-            return Err(Error::invalid(format!("stream \"{}\" has no column \"{name}\"", insert.stream.value)));
-        }
-        let columns: Vec<_> = picks.iter().map(|i| batch.column(*i).clone()).collect();
-        let fields: Vec<Field> = names.iter().zip(&columns).map(|(n, c)| Field::new(*n, c.data_type().clone(), true)).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let rows = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
-        let counts = self.inner.push_batch(&insert.stream.value, &[rows], None).await?;
-        Ok(Reply::Done { message: format!("INSERT: read {}, accepted {}", counts.read, counts.accepted), counts: Some(counts) })
-    }
-
-    /// Writes batches into a stream as one step; their columns must be the stream's, those that are NOT NULL among them.
-    pub async fn push(&self, stream: &str, batches: &[RecordBatch], token: Option<&str>) -> Result<IngestCounts> {
-        if let Some(batch) = batches.first() {
-            self.check_columns(stream, &batch.schema())?;
-        }
-        self.inner.push_batch(stream, batches, token).await
-    }
-
-    fn check_columns(&self, stream: &str, given: &Schema) -> Result<()> {
-        let registry = self.inner.registry();
-        let Some(stream_schema) = registry.streams.get(stream).map(|s| s.schema.clone()) else { return Ok(()) };
-        let columns = stream_schema.columns();
-        if let Some(extra) = given.fields().iter().find(|f| !columns.iter().any(|c| &c.name == f.name())) {
-            let near = asof_sql::diagnostic::nearest(extra.name(), columns.iter().map(|c| c.name.as_str()));
-            let near = near.map_or_else(String::new, |n| format!("; the nearest column is \"{n}\""));
-            return Err(Error::invalid(format!("stream \"{stream}\" has no column \"{}\"{near}", extra.name())));
-        }
-        if let Some(missing) = columns.iter().find(|c| !c.nullable && given.field_with_name(&c.name).is_err()) {
-            return Err(Error::invalid(format!("column \"{}\" of stream \"{stream}\" is NOT NULL and is not given", missing.name)));
-        }
-        let time = &columns[stream_schema.event_time()].name;
-        let found = given.field_with_name(time)?.data_type();
-        if found.is_numeric() && registry.streams.get(stream).is_some_and(|s| s.options.time_unit.is_none()) {
-            return Err(Error::invalid(format!("column \"{time}\" of stream \"{stream}\" is a timestamp, found {found}")));
-        }
-        Ok(())
-    }
-
-    /// Keeps rows as a temporary table of this connection.
-    pub fn ingest(&self, table: &str, schema: SchemaRef, batches: Vec<RecordBatch>, how: Ingest) -> Result<()> {
-        if self.inner.registry().kind(table).is_some() {
-            return Err(Error::invalid(format!("\"{table}\" is the name of another object")));
-        }
-        self.temporary.put(table, schema, batches, how)
     }
 
     /// Streams, views, tables, then the temporary tables.
@@ -415,43 +363,6 @@ fn with_note(schema: &SchemaRef, note: Option<&str>) -> SchemaRef {
     let mut metadata = schema.metadata().clone();
     metadata.insert("asof.note".into(), note.into());
     Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata))
-}
-
-/// A look-up for each row of parameters: `$n` of row r becomes parameter r * width + n.
-fn expanded(f: &ForEntity, rows: usize, width: usize) -> Result<ForEntity> {
-    if one_set_only(f) {
-        let message = format!("parameters outside of the keys take one row of parameters, {rows} are given");
-        return Err(Error::invalid(message));
-    }
-    let mut all = f.clone();
-    all.keys.rows = Vec::with_capacity(rows * f.keys.rows.len());
-    for row in 0..rows {
-        for template in &f.keys.rows {
-            let mut key = template.clone();
-            for value in &mut key.values {
-                if let KeyLiteral::Parameter(n) = &mut value.literal {
-                    *n += row * width;
-                }
-            }
-            all.keys.rows.push(key);
-        }
-    }
-    Ok(all)
-}
-
-/// Which parameters the one row of VALUES is made of, where it is made of nothing else.
-fn plain_values(insert: &Insert) -> Option<Vec<usize>> {
-    let ast::SetExpr::Values(values) = insert.source.body.as_ref() else { return None };
-    let [row] = values.rows.as_slice() else { return None };
-    row.iter()
-        .map(|cell| match cell {
-            ast::Expr::Value(v) => match &v.value {
-                ast::Value::Placeholder(p) => p.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1),
-                _ => None,
-            },
-            _ => None,
-        })
-        .collect()
 }
 
 /// Whether the rows of a plan come in no order that means anything, and are read rather than written down.

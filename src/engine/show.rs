@@ -40,6 +40,7 @@ impl Inner {
                         let connector = match s.options.connector {
                             Connector::Push => "push",
                             Connector::File { .. } => "file",
+                            Connector::Kafka(_) => "kafka",
                         };
                         let cell = |t: String| Some(t);
                         vec![

@@ -30,6 +30,7 @@ use crate::error::{Error, Result, SqlError};
 use crate::op::asof_join::rewrite_asof;
 use crate::op::window::logical::FeatureJoinNode;
 use crate::registry::{Change, Connector, Entry, ExternalTable, Registry};
+use crate::serve::lookup::{Parameters, for_entity};
 use crate::warehouse::{Append, SEMANTICS_VERSION};
 
 /// Diagnostics as an error, rendered against their text.
@@ -64,7 +65,7 @@ impl Inner {
                 Ok(Output::Rows { schema, batches, note: None })
             }
             StatementKind::ForEntity(f) => {
-                let rows = crate::serve::lookup::for_entity(self, f, params).await?;
+                let rows = for_entity(self, f, Parameters::Values(params)).await?;
                 let (schema, batches, note) = rows.map_err(say)?;
                 Ok(Output::Rows { schema, batches, note })
             }
@@ -85,6 +86,11 @@ impl Inner {
                 self.writable(stream).map_err(say)?;
                 self.reprocess(&stream.value).await
             }
+            StatementKind::ResumeStream { stream } => {
+                self.writable(stream).map_err(say)?;
+                self.resume_stream(&stream.value).await
+            }
+            StatementKind::ShowStreamStatus { stream } => self.show_stream_status(stream.as_ref()).await?.map_err(say),
             StatementKind::Show(what) => self.show(*what),
             StatementKind::Describe { name } => self.describe(name).await?.map_err(say),
             StatementKind::ShowCreate { name, kind } => self.show_create(name, *kind).map_err(say),
@@ -117,6 +123,10 @@ impl Inner {
             };
             if matches!(change, Change::Nothing) {
                 return Ok(Ok(Output::Done { message: "nothing to do".into(), counts: None }));
+            }
+            // What is read goes by one definition from its first record to its last.
+            if let Change::StreamAltered(name, _) | Change::Dropped(ObjectKind::Stream, name) = &change {
+                self.stop_sources(Some(name)).await;
             }
             // Tables come before the definition: tables without one are harmless, the reverse is not.
             match &change {
@@ -157,9 +167,16 @@ impl Inner {
         Ok(match change {
             Change::Nothing => done("nothing to do".into()),
             Change::StreamCreated(name) => {
+                // A look at one of this name that was just dropped may have left its status.
+                self.statuses.remove(&name);
                 let connector = self.registry().streams[&name].options.connector.clone();
                 match connector {
                     Connector::Push => done(format!("stream \"{name}\" created")),
+                    Connector::Kafka(_) if self.reads_logs() => {
+                        self.keep_sources().await;
+                        done(format!("stream \"{name}\" created; its topic is read from now on"))
+                    }
+                    Connector::Kafka(_) => done(format!("stream \"{name}\" created; a process that serves (asof serve) reads its topic")),
                     Connector::File { follow, .. } => {
                         let counts = self.read_files(&name).await?;
                         if follow {
@@ -179,13 +196,19 @@ impl Inner {
                 match kind {
                     ObjectKind::Stream => {
                         self.written.write().unwrap_or_else(|e| e.into_inner()).remove(&name);
+                        self.positions_known.lock().unwrap_or_else(|e| e.into_inner()).remove(&name);
                         if let Some(open) = self.streams.lock().await.remove(&name)
                             && let Some(lease) = open.lock().await.lease.take()
                         {
                             lease.release().await?;
                         }
+                        self.statuses.remove(&name);
+                        self.metrics.forget_stream(&name);
                     }
-                    ObjectKind::FeatureView => self.views.remove(&name),
+                    ObjectKind::FeatureView => {
+                        self.views.remove(&name);
+                        self.metrics.forget_view(&name);
+                    }
                     ObjectKind::Table => {}
                 }
                 done(format!("{} \"{name}\" dropped", kind.noun()))
@@ -198,6 +221,9 @@ impl Inner {
                     && let AlterAction::SetOptions(_) = &a.action
                 {
                     self.read_files(&name).await?;
+                }
+                if self.reads_logs() {
+                    self.keep_sources().await;
                 }
                 done(format!("stream \"{name}\" altered"))
             }
@@ -215,7 +241,9 @@ impl Inner {
                 if !engine.registry().streams.contains_key(&stream) {
                     return;
                 }
-                if let Err(e) = engine.read_files(&stream).await {
+                let read = engine.read_files(&stream).await;
+                engine.note_files(&stream, read.as_ref().err());
+                if let Err(e) = read {
                     tracing::warn!(%stream, error = %e, "files cannot be read now");
                 }
             }

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::datatypes::TimestampMicrosecondType;
 use asof_sql::plan::Scan;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::error::DataFusionError;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::StreamExt;
 
@@ -14,12 +17,15 @@ use super::Inner;
 use super::checkpoint::Known;
 use crate::connect::ingest::Changes;
 use crate::error::{Error, Result};
-use crate::history::{Part, StreamHistory, TableOptions};
+use crate::history::{HistoryTable, Part, StreamHistory, TableOptions};
 use crate::op::relation::batch::StreamScan;
 use crate::op::relation::stream::Change;
 use crate::op::window::View;
 use crate::op::window::stream::OnlineView;
 use crate::serve::scans::HistoryScans;
+
+/// How many batches of history are read ahead of what is applied: some hundred thousand rows.
+const BATCHES_AHEAD: usize = 16;
 
 /// Online states by view.
 #[derive(Debug, Default)]
@@ -47,8 +53,8 @@ impl Views {
         online.iter().filter(|(_, v)| v.view.plan.streams().contains(&stream)).map(|(n, v)| (n.clone(), v.clone())).collect()
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
-        self.online.read().unwrap_or_else(|e| e.into_inner()).keys().cloned().collect()
+    pub(super) fn named(&self) -> Vec<(String, Arc<OnlineView>)> {
+        self.online.read().unwrap_or_else(|e| e.into_inner()).iter().map(|(n, v)| (n.clone(), v.clone())).collect()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<OnlineView>> {
@@ -103,10 +109,18 @@ impl Inner {
                 online.saw(greatest);
                 online.advance(self.horizon(&online.view, greatest));
                 bootstrap(&online, &scans, self.context.task_ctx()).await?;
-                online.sweep();
                 online
             }
         };
+        // What is in the state and not yet in history.
+        for (stream, held) in sorted_streams(&online.view).iter().zip(&held) {
+            for changes in held.pipeline.staged_changes() {
+                if let Changes::Rows { gone, come } = changes {
+                    online.apply(&[Change { stream, rows: gone, gone: true }, Change { stream, rows: come, gone: false }])?;
+                }
+            }
+        }
+        online.sweep();
         self.views.known.begun(name, checkpoint, begun);
         self.views.put(name, online.clone());
         Ok(online)
@@ -141,7 +155,8 @@ impl Inner {
 
     /// Applies a step of a stream to the views that read it. The caller holds the stream's pipeline; the step is in history.
     pub(super) async fn apply(&self, stream: &str, history: &StreamHistory, greatest: Option<i64>, changes: &Changes) {
-        for (_, online) in self.views.reading(stream) {
+        let newest = newest(history, changes);
+        for (name, online) in self.views.reading(stream) {
             if online.is_stale() {
                 continue;
             }
@@ -169,6 +184,9 @@ impl Inner {
             }
             online.saw(greatest);
             online.advance(self.horizon(&online.view, online.greatest()));
+            if let Some(newest) = newest.filter(|_| !online.is_stale()) {
+                self.metrics.fresh(&name, self.now().saturating_sub(newest));
+            }
         }
     }
 
@@ -177,10 +195,52 @@ impl Inner {
         self.apply_table(online, stream, history, table).await
     }
 
+    /// Applies all rows of a table of history as rows that come.
+    pub(super) async fn apply_table(
+        &self,
+        online: &OnlineView,
+        stream: &str,
+        history: &StreamHistory,
+        table: Arc<HistoryTable>,
+    ) -> Result<()> {
+        let plan = self.context.read_table(table)?.create_physical_plan().await?;
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(BATCHES_AHEAD);
+        let context = self.context.task_ctx();
+        // History is read while what was read before is applied.
+        let reading = SpawnedTask::spawn(async move {
+            // One partition after the other, which is the order of time as far as files tell.
+            for partition in 0..plan.output_partitioning().partition_count() {
+                let mut batches = plan.execute(partition, context.clone())?;
+                while let Some(batch) = batches.next().await.transpose()? {
+                    if sender.send(batch).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+            Ok::<_, DataFusionError>(())
+        });
+        let mut batches = Vec::new();
+        // Many batches at once: an entity's rows of all of them are applied together.
+        while receiver.recv_many(&mut batches, BATCHES_AHEAD).await > 0 {
+            let rows = batches.drain(..).map(|batch| canonical(&batch, history)).collect::<Result<Vec<_>>>()?;
+            let changes: Vec<Change<'_>> = rows.iter().map(|rows| Change { stream, rows, gone: false }).collect();
+            online.apply(&changes)?;
+        }
+        reading.join_unwind().await.map_err(|e| Error::internal(e.to_string()))??;
+        Ok(())
+    }
+
     /// The memory of all online states, bytes.
     pub(super) fn state_bytes(&self) -> usize {
         self.views.all().iter().map(|v| v.memory_bytes()).sum()
     }
+}
+
+/// The newest event that comes with a step; of a load nothing is new.
+fn newest(history: &StreamHistory, changes: &Changes) -> Option<i64> {
+    let Changes::Rows { come, .. } = changes else { return None };
+    let times = come.columns().get(history.schema().event_time())?.as_primitive_opt::<TimestampMicrosecondType>()?;
+    arrow::compute::max(times)
 }
 
 /// The names of a view's streams in the order in which their pipelines are locked.
@@ -236,4 +296,9 @@ pub(crate) fn widen(batch: &RecordBatch, scan: &Scan) -> Result<RecordBatch> {
         })
         .collect();
     Ok(RecordBatch::try_new_with_options(scan.schema.clone(), columns, &RecordBatchOptions::new().with_row_count(Some(n)))?)
+}
+
+fn canonical(batch: &RecordBatch, history: &StreamHistory) -> Result<RecordBatch> {
+    let columns = batch.columns()[..history.schema().columns().fields().len()].to_vec();
+    Ok(RecordBatch::try_new(history.schema().columns().clone(), columns)?)
 }

@@ -19,13 +19,19 @@ use crate::stream::watermark::Granularity;
 use crate::warehouse::lease::LEASE_US;
 
 impl Inner {
-    fn definition(&self, stream: &str) -> Result<Stream> {
+    pub(super) fn definition(&self, stream: &str) -> Result<Stream> {
         let registry = self.registry();
         registry.streams.get(stream).cloned().ok_or_else(|| unknown_stream(&registry, stream))
     }
 
     /// A stream's pipeline for writing: this process holds the stream's lease, and there is room for state.
     async fn writing(&self, stream: &str) -> Result<OwnedMutexGuard<OpenStream>> {
+        self.check_state()?;
+        self.holding(stream).await
+    }
+
+    /// Refuses to take more in where the online state is at its bound.
+    pub(super) fn check_state(&self) -> Result<()> {
         let state = self.state_bytes();
         if state > self.settings.state_limit_bytes {
             return Err(Error::unavailable(format!(
@@ -33,6 +39,11 @@ impl Inner {
                 self.settings.state_limit_bytes
             )));
         }
+        Ok(())
+    }
+
+    /// A stream's pipeline, whose lease this process holds.
+    pub(super) async fn holding(&self, stream: &str) -> Result<OwnedMutexGuard<OpenStream>> {
         let mut open = self.stream(stream).await?.lock_owned().await;
         let renew = self.now().saturating_sub(open.renewed) > LEASE_US / 3;
         if let Some(lease) = &open.lease {
@@ -62,7 +73,9 @@ impl Inner {
     }
 
     async fn keep_lease(&self, name: &str) {
-        let Err(e) = self.writing(name).await.map(drop) else { return };
+        let held = self.writing(name).await.map(drop);
+        self.note_lease(name, held.as_ref().err()).await;
+        let Err(e) = held else { return };
         tracing::warn!(stream = name, error = %e, "the stream's lease is not held");
         if e.kind() == crate::error::Kind::Closed {
             // Another process writes it now: from here on it is looked at anew.
@@ -78,8 +91,9 @@ impl Inner {
         self.now().saturating_add(stream.options.max_future_skew.unwrap_or(self.settings.max_future_skew_default_us))
     }
 
-    async fn applied(&self, stream: &str, open: &OpenStream, step: Step) -> IngestCounts {
+    pub(super) async fn applied(&self, stream: &str, open: &OpenStream, step: Step) -> IngestCounts {
         if let Some(changes) = &step.changes {
+            self.metrics.step(stream, &step.counts, open.pipeline.history().commit_took());
             self.apply(stream, open.pipeline.history(), open.pipeline.greatest(), changes).await;
         }
         step.counts
@@ -116,6 +130,7 @@ impl Inner {
     async fn push(&self, stream: &str, open: &mut OpenStream, decoded: Decoded, token: Option<&str>) -> Result<IngestCounts> {
         let now = self.now();
         let step = open.pipeline.take(PUSH, decoded, Granularity::Call, token, now).await?;
+        self.note_step(stream, &open.pipeline, PUSH, &step).await;
         Ok(self.applied(stream, open, step).await)
     }
 
@@ -174,7 +189,7 @@ impl Inner {
         let mut decoded = files.decode(definition.schema.clone(), options, 0);
         let partition = format!("copy-{}", uuid::Uuid::new_v4().simple());
         let now = self.now();
-        let mut load = open.pipeline.load(partition, now)?;
+        let mut load = open.pipeline.load(partition, now).await?;
         while let Some(chunk) = decoded.recv().await {
             let added = match chunk {
                 Ok(chunk) => load.add(chunk).await,
@@ -211,12 +226,13 @@ impl Inner {
             let partition = format!("file/{}", file.location);
             let mut open = self.writing(stream).await?;
             // What a crash left half done is read again: coordinates in a file are its own.
-            let skip = open.pipeline.committed_offset(&partition).await?;
+            let skip = open.pipeline.committed_offset(&partition).await?.unwrap_or(0);
             let options = decode_options(&definition, self.settings.record_bytes_max, Some(self.latest(&definition)));
             let mut decoded = files.only(file).decode(definition.schema.clone(), options, skip);
             while let Some(chunk) = decoded.recv().await {
                 let now = self.now();
                 let step = open.pipeline.take(&partition, chunk?, Granularity::Record, None, now).await?;
+                self.note_step(stream, &open.pipeline, &partition, &step).await;
                 total += self.applied(stream, &open, step).await;
             }
         }

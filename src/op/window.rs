@@ -169,40 +169,59 @@ pub struct Collector {
     deferred: Vec<ColumnsOut>,
 }
 
-/// Keys given by a user, as the entity's own type: a value that does not survive the way there and back is an unknown entity.
-///
-/// Returns the cast columns, and which rows name an entity that cannot exist.
+/// Keys given by a user, as the entity's own types, and which rows name an entity that cannot exist.
 pub fn entity_columns(plan: &FeaturePlan, given: &[ArrayRef]) -> Result<(Vec<ArrayRef>, Vec<bool>)> {
     let mut unknown = vec![false; given.first().map_or(0, |c| c.len())];
     let mut columns = Vec::with_capacity(given.len());
     for (entity, column) in plan.entity.iter().zip(given) {
-        if column.data_type() == &entity.data_type {
-            columns.push(column.clone());
-            continue;
-        }
-        check_key_types(&entity.name, &entity.data_type, column.data_type())?;
-        if column.data_type() == &DataType::Null {
-            columns.push(arrow::array::new_null_array(&entity.data_type, column.len()));
-            continue;
-        }
-        let cast = arrow::compute::cast(column, &entity.data_type)?;
-        let back = arrow::compute::cast(&cast, column.data_type())?;
-        let text = matches!(column.data_type(), DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
-        let same = arrow::compute::kernels::cmp::not_distinct(&back, column)?;
-        for (row, unknown) in unknown.iter_mut().enumerate() {
-            // A string for a date or a timestamp may be written in several ways; one that cannot be read is refused by the caller.
-            let lost = if text { cast.is_null(row) && column.is_valid(row) } else { !same.value(row) };
-            *unknown |= lost;
-        }
-        columns.push(cast);
+        let (column, lost) = entity_column(&entity.name, &entity.data_type, column)?;
+        unknown.iter_mut().zip(lost).for_each(|(u, lost)| *u |= lost);
+        columns.push(column);
     }
     Ok((columns, unknown))
+}
+
+/// Keys of one entity column as its own type: a value that does not survive the way there and back is that of no entity.
+///
+/// Returns the cast column, and which rows name an entity that cannot exist.
+pub fn entity_column(name: &str, data_type: &DataType, given: &ArrayRef) -> Result<(ArrayRef, Vec<bool>)> {
+    if given.data_type() == data_type {
+        return Ok((given.clone(), vec![false; given.len()]));
+    }
+    check_key_types(name, data_type, given.data_type())?;
+    if given.data_type() == &DataType::Null {
+        return Ok((arrow::array::new_null_array(data_type, given.len()), vec![false; given.len()]));
+    }
+    let cast = arrow::compute::cast(given, data_type)?;
+    let lost = if is_text(given.data_type()) {
+        // A date or a timestamp may be written in several ways, so that its text need not come back.
+        (0..given.len()).map(|row| cast.is_null(row) && given.is_valid(row)).collect()
+    } else {
+        let back = arrow::compute::cast(&cast, given.data_type())?;
+        let same = arrow::compute::kernels::cmp::not_distinct(&back, given)?;
+        same.values().iter().map(|same| !same).collect()
+    };
+    Ok((cast, lost))
+}
+
+/// Refuses a text among the keys of an entity column that cannot be read as its type; both as [`entity_column`] takes and gives them.
+pub fn check_readable(name: &str, given: &ArrayRef, cast: &ArrayRef) -> Result<()> {
+    if !is_text(given.data_type()) || given.null_count() == cast.null_count() {
+        return Ok(());
+    }
+    let Some(row) = (0..given.len()).find(|row| given.is_valid(*row) && cast.is_null(*row)) else { return Ok(()) };
+    let text = arrow::util::display::array_value_to_string(given, row)?;
+    Err(Error::invalid(format!("{text} is no value of type {}, the type of entity column \"{name}\"", cast.data_type())))
+}
+
+fn is_text(t: &DataType) -> bool {
+    matches!(t, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8)
 }
 
 /// Refuses a key of a kind that the entity's type cannot mean.
 pub fn check_key_types(name: &str, entity: &DataType, given: &DataType) -> Result<()> {
     let kind = |t: &DataType| match t {
-        DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => "a string",
+        t if is_text(t) => "a string",
         DataType::Boolean => "a boolean",
         DataType::Date32 | DataType::Date64 => "a date",
         DataType::Timestamp(_, _) => "a timestamp",

@@ -13,11 +13,13 @@ use asof_sql::diagnostic::nearest;
 use asof_sql::plan::FeaturePlan;
 use serde::{Deserialize, Serialize};
 
+use super::changes::with_changes;
 use super::options::stream_options;
 use super::{DefinedView, ExternalTable, Registry, Stream, StreamOptions};
 use crate::error::{Error, Result};
 use crate::history::folder_name;
 use crate::op::window::View;
+use crate::stream::decode::MessageFormat;
 use crate::stream::schema::{StreamColumn as SchemaColumn, StreamSchema};
 
 /// One entry of the log.
@@ -162,7 +164,14 @@ impl Registry {
                 let mut stream = stream.clone();
                 let column = match &a.action {
                     AlterAction::SetOptions(entries) => {
+                        let before = changes(&stream.options);
                         stream.options = stream_options(stream.options, entries)?;
+                        checked(&stream.options, &stream.schema, a.name.span)?;
+                        if changes(&stream.options) != before {
+                            // The columns and the identity would be others.
+                            let what = format!("stream \"{}\" cannot change to or from format \"debezium\"", a.name.value);
+                            return one(Diagnostic::error(codes::E0602, a.name.span, what).help("Create another stream."));
+                        }
                         false
                     }
                     AlterAction::AddColumn(c) => {
@@ -256,12 +265,16 @@ impl Registry {
                 StreamOptions::default()
             }
         };
+        if let (Some(MessageFormat::Debezium), Some(event_time)) = (options.message_format(), event_time) {
+            with_changes(c, &mut columns, &mut primary_key, event_time, &mut errors);
+        }
         let Some(event_time) = event_time.filter(|_| errors.is_empty()) else { return Err(errors) };
         for i in primary_key.iter().chain([&event_time]) {
             columns[*i].nullable = false;
         }
         let info = StreamInfo { name: c.name.value.clone(), columns, primary_key, event_time, disorder: c.watermark.disorder_us };
         let schema = schema_of(&info).map_err(|e| vec![Diagnostic::error(codes::E0402, c.name.span, e.to_string())])?;
+        checked(&options, &schema, c.name.span)?;
         // A name that is used again is a new lineage, in a new folder.
         let mut lineage = 0;
         let mut folder = folder_name(&c.name.value, lineage);
@@ -273,6 +286,16 @@ impl Registry {
         self.streams.insert(c.name.value.clone(), stream);
         Ok(Change::StreamCreated(c.name.value.clone()))
     }
+}
+
+/// Options that fit the stream's columns and format.
+fn checked(options: &StreamOptions, schema: &StreamSchema, span: asof_sql::Span) -> Checked<()> {
+    options.records.check(schema, options.format_name()).map_err(|e| vec![Diagnostic::error(codes::E0602, span, e.message())])
+}
+
+/// Whether a stream holds changes of rows.
+fn changes(options: &StreamOptions) -> bool {
+    options.message_format() == Some(MessageFormat::Debezium)
 }
 
 fn schema_of(info: &StreamInfo) -> Result<StreamSchema> {

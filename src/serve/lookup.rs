@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, StringViewArray};
-use arrow::compute::concat;
+use arrow::array::{Array, ArrayRef, BooleanArray, NullArray, RecordBatch, RecordBatchOptions, StringViewArray};
+use arrow::compute::{concat, interleave, nullif};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use asof_sql::Diagnostic;
 use asof_sql::Span;
@@ -23,7 +23,7 @@ use datafusion::sql::sqlparser::ast::Spanned;
 use crate::engine::Inner;
 use crate::error::{Error, Result};
 use crate::op::window::batch::{FeatureJoinExec, ViewJoin};
-use crate::op::window::{View, check_key_types};
+use crate::op::window::{View, check_readable, entity_column};
 use crate::settings::ReadPath;
 
 type Checked<T> = std::result::Result<T, Vec<Diagnostic>>;
@@ -40,11 +40,30 @@ fn one<T>(d: Diagnostic) -> Checked<T> {
     Err(vec![d])
 }
 
+/// What `$1` and so on stand for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Parameters<'a> {
+    /// A value each.
+    Values(&'a [ScalarValue]),
+    /// A column each: for each of their rows in turn the keys of the statement are asked for. They stand among its keys and nowhere else.
+    Columns(&'a RecordBatch),
+}
+
+impl Parameters<'_> {
+    /// How often the keys of the statement are asked for.
+    fn times(self) -> usize {
+        match self {
+            Self::Values(_) => 1,
+            Self::Columns(batch) => batch.num_rows(),
+        }
+    }
+}
+
 /// Answers the statement: one row per entity asked for, in the order asked.
 pub(crate) async fn for_entity(
     engine: &Inner,
     f: &ForEntity,
-    params: &[ScalarValue],
+    params: Parameters<'_>,
 ) -> Result<Checked<(SchemaRef, Vec<RecordBatch>, Option<String>)>> {
     let (asked, items) = match views(engine, f) {
         Ok(found) => found,
@@ -54,19 +73,19 @@ pub(crate) async fn for_entity(
         Ok(entity) => entity,
         Err(d) => return Ok(Err(d)),
     };
-    if f.keys.rows.len() > engine.settings.entities_max {
-        let message = format!("{} entities are asked for, the limit is {}", f.keys.rows.len(), engine.settings.entities_max);
-        return Ok(one(Diagnostic::error(codes::E0501, f.keys.span, message).help("Ask in several statements.")));
-    }
+    let rows = match check_count(engine, f, params) {
+        Ok(rows) => rows,
+        Err(d) => return Ok(Err(d)),
+    };
     let given = match key_columns(f, &entity, params) {
         Ok(given) => given,
         Err(d) => return Ok(Err(d)),
     };
-    let at = match instant(engine, &f.at, params).await? {
+    let values = if let Parameters::Values(values) = params { values } else { &[] };
+    let at = match instant(engine, &f.at, values).await? {
         Ok(at) => at,
         Err(d) => return Ok(Err(d)),
     };
-    let rows = f.keys.rows.len();
     let mut answer = Answer { columns: vec![], arrays: vec![], rows, at };
     let mut notes = Vec::new();
     for asked in &asked {
@@ -92,6 +111,16 @@ pub(crate) async fn for_entity(
         Err(d) => return Ok(Err(d)),
     };
     Ok(Ok((rows.schema(), vec![rows], (!notes.is_empty()).then(|| notes.join("; ")))))
+}
+
+/// How many entities are asked for; refused above the limit.
+pub(crate) fn check_count(engine: &Inner, f: &ForEntity, params: Parameters<'_>) -> Checked<usize> {
+    let (entities, limit) = (f.keys.rows.len().saturating_mul(params.times()), engine.settings.entities_max);
+    if entities > limit {
+        let message = format!("{entities} entities are asked for, the limit is {limit}");
+        return one(Diagnostic::error(codes::E0501, f.keys.span, message).help("Ask in several statements."));
+    }
+    Ok(entities)
 }
 
 /// What a look-up does, for EXPLAIN.
@@ -168,7 +197,7 @@ struct Given {
     unknown: Vec<Vec<bool>>,
 }
 
-fn key_columns(f: &ForEntity, entity: &[(String, DataType)], params: &[ScalarValue]) -> Checked<Given> {
+fn key_columns(f: &ForEntity, entity: &[(String, DataType)], params: Parameters<'_>) -> Checked<Given> {
     let list = || entity.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>().join(", ");
     // Which value of a row is which entity column's.
     let mut places: Vec<Option<usize>> = vec![None; entity.len()];
@@ -219,46 +248,60 @@ fn key_columns(f: &ForEntity, entity: &[(String, DataType)], params: &[ScalarVal
     if errors.is_empty() { Ok(Given { arrays, unknown }) } else { Err(errors) }
 }
 
+/// The keys of one entity column, and which of them no entity can have.
 fn column(
     name: &str,
     data_type: &DataType,
     values: &[&KeyValue],
-    params: &[ScalarValue],
+    params: Parameters<'_>,
 ) -> std::result::Result<(ArrayRef, Vec<bool>), Diagnostic> {
     // The usual case: strings for a string column.
-    if data_type == &DataType::Utf8View && values.iter().all(|v| matches!(v.literal, KeyLiteral::String(_))) {
+    if data_type == &DataType::Utf8View && params.times() == 1 && values.iter().all(|v| matches!(v.literal, KeyLiteral::String(_))) {
         let texts = values.iter().map(|v| if let KeyLiteral::String(s) = &v.literal { s.as_str() } else { "" });
         return Ok((Arc::new(StringViewArray::from_iter_values(texts)), vec![false; values.len()]));
     }
-    let (mut parts, mut lost): (Vec<ArrayRef>, Vec<bool>) = (vec![], vec![]);
+    let times = params.times();
+    let (mut parts, mut lost): (Vec<ArrayRef>, Vec<Vec<bool>>) = (vec![], vec![]);
     for value in values {
         let bad = |message: String| Diagnostic::error(codes::E0501, value.span, message);
-        let scalar = scalar(&value.literal, params).map_err(&bad)?;
-        if scalar.is_null() {
-            lost.push(false);
-            parts.push(arrow::array::new_null_array(data_type, 1));
-            continue;
-        }
-        let array = scalar.to_array_of_size(1).map_err(|e| bad(e.strip_backtrace()))?;
-        check_key_types(name, data_type, array.data_type()).map_err(|e| bad(e.to_string()))?;
-        let text = matches!(array.data_type(), DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
-        let cast = arrow::compute::cast(&array, data_type).map_err(|e| bad(e.to_string()))?;
-        let gone = cast.is_null(0) && array.is_valid(0);
-        if text && gone {
-            return Err(bad(format!("{scalar} is no value of type {data_type}, the type of entity column \"{name}\"")));
-        }
-        let same = text || array.is_null(0) || {
-            let back = arrow::compute::cast(&cast, array.data_type()).map_err(|e| bad(e.to_string()))?;
-            !gone && arrow::compute::kernels::cmp::eq(&back, &array).is_ok_and(|eq| eq.value(0))
-        };
-        lost.push(!same);
-        parts.push(cast);
+        let given = given(&value.literal, params).map_err(&bad)?;
+        let (cast, unknown) = entity_column(name, data_type, &given).map_err(|e| bad(e.message().to_owned()))?;
+        check_readable(name, &given, &cast).map_err(|e| bad(e.message().to_owned()))?;
+        // No entity has such a key, so that none is named beside its values.
+        parts.push(match unknown.contains(&true) {
+            true => nullif(&cast, &BooleanArray::from(unknown.clone())).map_err(|e| bad(e.to_string()))?,
+            false => cast,
+        });
+        lost.push(unknown);
     }
-    let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
-    match parts.is_empty() {
-        true => Ok((arrow::array::new_empty_array(data_type), vec![])),
-        false => concat(&parts).map(|a| (a, lost)).map_err(|e| Diagnostic::error(codes::E0501, Span::NONE, e.to_string())),
-    }
+    // All keys of the statement for the first row of parameters, then for the second.
+    let lost: Vec<bool> = (0..times).flat_map(|row| lost.iter().map(move |of| of[row])).collect();
+    let all: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+    let keys = match (all.as_slice(), times) {
+        ([], _) => Ok(arrow::array::new_empty_array(data_type)),
+        ([_], _) => Ok(parts[0].clone()),
+        (_, 1) => concat(&all),
+        _ => {
+            let places: Vec<(usize, usize)> = (0..times).flat_map(|row| (0..parts.len()).map(move |part| (part, row))).collect();
+            interleave(&all, &places)
+        }
+    };
+    Ok((keys.map_err(|e| Diagnostic::error(codes::E0501, Span::NONE, e.to_string()))?, lost))
+}
+
+/// One key of the statement for each row of parameters.
+fn given(literal: &KeyLiteral, params: Parameters<'_>) -> std::result::Result<ArrayRef, String> {
+    let column = match (literal, params) {
+        (KeyLiteral::Parameter(n), Parameters::Columns(batch)) => {
+            let column = n.checked_sub(1).and_then(|i| batch.columns().get(i));
+            column.cloned().ok_or_else(|| format!("parameter ${n} is not given"))?
+        }
+        (_, Parameters::Values(values)) => scalar(literal, values)?.to_array().map_err(|e| e.strip_backtrace())?,
+        (_, Parameters::Columns(batch)) => scalar(literal, &[])?.to_array_of_size(batch.num_rows()).map_err(|e| e.strip_backtrace())?,
+    };
+    // NULL has no type, whichever the client sends it with.
+    let is_null = !column.is_empty() && column.null_count() == column.len();
+    Ok(if is_null { Arc::new(NullArray::new(column.len())) } else { column })
 }
 
 fn scalar(literal: &KeyLiteral, params: &[ScalarValue]) -> std::result::Result<ScalarValue, String> {
@@ -373,8 +416,8 @@ async fn from_history(engine: &Inner, view: &Arc<View>, keys: &[ArrayRef], unkno
     fields.push(Field::new("instant", instant_type(), true));
     let schema = Arc::new(Schema::new(fields));
     // An entity that cannot exist has no events, as a NULL key has none.
-    let known = arrow::array::BooleanArray::from(unknown.iter().map(|u| !*u).collect::<Vec<_>>());
-    let nulled = |k: &ArrayRef| arrow::compute::nullif(k, &arrow::compute::not(&known)?);
+    let known = BooleanArray::from(unknown.iter().map(|u| !*u).collect::<Vec<_>>());
+    let nulled = |k: &ArrayRef| nullif(k, &arrow::compute::not(&known)?);
     let mut columns = keys.iter().map(nulled).collect::<std::result::Result<Vec<_>, _>>()?;
     columns.push(crate::op::relation::utc(vec![at.at; n].into()));
     let spine = MemorySourceConfig::try_new_exec(&[vec![RecordBatch::try_new(schema.clone(), columns)?]], schema.clone(), None)?;

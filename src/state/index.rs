@@ -22,6 +22,11 @@ const SHARDS: usize = 64;
 /// For how many rows a shard's lock is held, the rest of the last entity's apart.
 const ROWS_PER_HOLD: usize = 64;
 
+/// For how many rows another thread is worth its start.
+const ROWS_PER_THREAD: usize = 8192;
+/// How many threads apply one step; more would take the cores from readers.
+const THREADS_MAX: usize = 4;
+
 /// Its own allocation: a slot of the table, half of which are empty after it grew, is a pointer.
 #[derive(Debug)]
 struct Entity {
@@ -101,13 +106,40 @@ impl Index {
                 }
             }
         }
-        for (shard, mut pending) in pending.into_iter().enumerate() {
+        let rows: usize = pending.iter().map(Vec::len).sum();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = (rows / ROWS_PER_THREAD).clamp(1, cores.min(THREADS_MAX));
+        // Shards have nothing in common, so threads change nothing but how long it takes.
+        let share = SHARDS.div_ceil(threads);
+        std::thread::scope(|scope| {
+            let mut shares = pending.chunks_mut(share).enumerate();
+            let mine = shares.next();
+            for (number, pending) in shares {
+                scope.spawn(move || self.apply_shards(program, parts, number * share, pending, horizon, stale));
+            }
+            if let Some((_, pending)) = mine {
+                self.apply_shards(program, parts, 0, pending, horizon, stale);
+            }
+        });
+    }
+
+    /// Applies the pending rows of the shards from `first` on.
+    fn apply_shards(
+        &self,
+        program: &Program,
+        parts: &[Part],
+        first: usize,
+        pending: &mut [Vec<Pending>],
+        horizon: i64,
+        stale: &AtomicBool,
+    ) {
+        for (shard, pending) in pending.iter_mut().enumerate() {
             // Rows of one entity come together: one probe and warm memory for all of them, and one hold of the lock.
             pending.sort_by_key(|p| p.hash);
             let mut rest = &pending[..];
             while let Some(last) = rest.get(ROWS_PER_HOLD.min(rest.len()).wrapping_sub(1)) {
                 let (chunk, later) = rest.split_at(rest.partition_point(|p| p.hash <= last.hash));
-                self.write(shard).apply(program, parts, chunk, horizon, stale);
+                self.write(first + shard).apply(program, parts, chunk, horizon, stale);
                 rest = later;
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! A record is valid or rejected, nothing between: what cannot be decoded, lacks a NOT NULL column, does not fit its type or lies
 //! too far in the future becomes a [`Rejected`] with its raw bytes and the reason, and decoding goes on. Every record read is one
-//! or the other. Memory is bounded by the chunk that is fed and the longest line allowed.
+//! or the other, or a tombstone, which is counted. Memory is bounded by the chunk that is fed and the longest line allowed.
 //!
 //! What all formats share (each format's page says how its own values look):
 //! - Fields are found by name, spelled exactly as the column; fields that the stream does not have are ignored, absent ones are
@@ -25,22 +25,30 @@ use arrow::array::RecordBatch;
 use super::schema::StreamSchema;
 use crate::error::{Error, Result};
 
+mod avro;
 mod base64;
 mod batch;
 mod columns;
 mod csv;
+mod debezium;
 mod json;
 mod lines;
+mod message;
 mod number;
+mod path;
 mod text;
 
 #[cfg(test)]
 mod tests;
 
+pub use avro::{RegistryClient, RegistrySettings, Schemas};
 pub use batch::decode_batch;
 pub use csv::{CsvLines, CsvOptions};
 pub use json::{JsonDecoder, JsonLines};
 pub use lines::{LineSplitter, Piece};
+pub use message::{MessageDecoder, MessageFormat};
+pub use path::FieldPath;
+pub use text::parse_timestamp as parse_time;
 
 /// How many bytes of a record longer than [`Options::record_bytes_max`] are kept as its raw bytes.
 pub const RAW_PREFIX_BYTES: usize = 64 * 1024;
@@ -92,11 +100,13 @@ pub struct Options {
     pub depth_max: usize,
     /// The greatest event time that is not too far in the future; None has no such limit, as for COPY.
     pub latest_us: Option<i64>,
+    /// Columns by name that JSON and Avro hold in another place than the field of the column's name.
+    pub paths: Vec<(String, FieldPath)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { time_unit: None, record_bytes_max: 16 * 1024 * 1024, depth_max: 128, latest_us: None }
+        Self { time_unit: None, record_bytes_max: 16 * 1024 * 1024, depth_max: 128, latest_us: None, paths: Vec::new() }
     }
 }
 
@@ -120,17 +130,19 @@ pub struct Decoded {
     pub offsets: Vec<i64>,
     /// All other records, in the order of offsets.
     pub rejected: Vec<Rejected>,
+    /// Records that only repeat what one before them said, as a tombstone does after a delete; they count as duplicates.
+    pub tombstones: u64,
 }
 
 impl Decoded {
     /// No records.
     pub fn empty(schema: &StreamSchema) -> Self {
         let rows = RecordBatch::new_empty(Arc::clone(schema.arrow_schema()));
-        Self { rows, offsets: Vec::new(), rejected: Vec::new() }
+        Self { rows, offsets: Vec::new(), rejected: Vec::new(), tombstones: 0 }
     }
 
     /// How many records were read.
     pub fn read(&self) -> u64 {
-        (self.rows.num_rows() + self.rejected.len()) as u64
+        (self.rows.num_rows() + self.rejected.len()) as u64 + self.tombstones
     }
 }

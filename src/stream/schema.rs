@@ -10,6 +10,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 pub use asof_udfs::scalar::sql_name;
 
+pub use asof_sql::catalog::{OPERATION, POSITION};
+
 use crate::error::{Error, Result};
 
 /// One column of a stream.

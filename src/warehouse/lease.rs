@@ -91,6 +91,13 @@ pub struct LeaseRecord {
     pub released: bool,
 }
 
+impl LeaseRecord {
+    /// Whether somebody holds the lease at a time, microseconds.
+    pub fn is_held(&self, now_us: i64) -> bool {
+        !self.released && self.expires_at_us > now_us && !self.holder.is_dead()
+    }
+}
+
 /// A lease that this process took.
 ///
 /// Dropped without [`Lease::release`] it holds until it expires, or until this process has ended.
@@ -114,8 +121,7 @@ impl Warehouse {
             let last = epochs.last().copied();
             if let Some(epoch) = last {
                 let Some(record) = self.lease_record(name, epoch).await? else { continue };
-                let free = record.released || record.expires_at_us <= clock.now().0 || record.holder.is_dead();
-                if !free {
+                if record.is_held(clock.now().0) {
                     return Err(Error::unavailable(format!("\"{name}\" is written by {}", record.holder)));
                 }
             }

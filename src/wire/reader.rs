@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use asof_flight::ipc::Layout;
-use asof_flight::request::{At, place_of, pointed};
+use asof_flight::request::{At, pointed_at};
 use asof_flight::{Failure, FeatureReader, FeatureRequest, Features, Outcome};
 use asof_sql::diagnostic::nearest;
 use asof_udfs::Instant;
 use async_trait::async_trait;
 
 use super::{READERS_MAX, Shared};
-use crate::op::window::{View, entity_columns};
+use crate::op::window::{View, check_readable, entity_columns};
 use crate::registry::Registry;
 use crate::serve::lookup::{features, features_now};
 
@@ -59,28 +59,27 @@ pub(super) fn reader(shared: &Arc<Shared>, request: &FeatureRequest) -> Outcome<
     Ok(made)
 }
 
-fn unknown<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>, text: &str) -> Failure {
+fn unknown<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>, request: &FeatureRequest) -> Failure {
     let help = nearest(name, known).map(|near| format!("The nearest known {what} is \"{near}\"."));
     let message = format!("error[E0201]: unknown {what} \"{name}\"");
-    pointed(&message, "ticket", text, place_of(text, name), name.chars().count(), help.as_deref())
+    pointed_at(&message, request.source, &request.text, name, help.as_deref())
 }
 
 impl Reader {
     fn try_new(shared: &Arc<Shared>, registry: Arc<Registry>, request: &FeatureRequest) -> Outcome<Self> {
-        let text = &request.text;
         let mut views: Vec<Asked> = Vec::new();
         let mut keys: Vec<Field> = Vec::new();
         for name in &request.views {
             let Some(defined) = registry.views.get(name) else {
                 if let Some(kind) = registry.kind(name) {
                     let message = format!("error[E0206]: \"{name}\" is a {}, not a feature view", kind.noun());
-                    return Err(pointed(&message, "ticket", text, place_of(text, name), name.chars().count(), None));
+                    return Err(pointed_at(&message, request.source, &request.text, name, None));
                 }
-                return Err(unknown("feature view", name, registry.views.keys().map(String::as_str), text));
+                return Err(unknown("feature view", name, registry.views.keys().map(String::as_str), request));
             };
             if views.iter().any(|v| &v.name == name) {
                 let message = format!("error[E0202]: feature view \"{name}\" is asked twice");
-                return Err(pointed(&message, "ticket", text, place_of(text, name), name.chars().count(), None));
+                return Err(pointed_at(&message, request.source, &request.text, name, None));
             }
             let mut entity = Vec::new();
             for column in &defined.view.plan.entity {
@@ -124,14 +123,13 @@ impl Reader {
 
 /// The features that are asked for, each as its view and its place there.
 fn picked(views: &[Asked], request: &FeatureRequest) -> Outcome<Vec<(usize, usize)>> {
-    let text = &request.text;
     let all = || views.iter().enumerate().flat_map(|(v, a)| (0..a.view.plan.features.len()).map(move |f| (v, f)));
     let name_of = |(v, f): (usize, usize)| views[v].view.plan.features[f].name.as_str();
     if request.features.is_empty() {
         if let Some(twice) = all().find(|p| all().any(|q| q != *p && name_of(q) == name_of(*p))) {
             let message = format!("error[E0203]: feature \"{}\" is in two of the views, so all of them are ambiguous", name_of(twice));
-            let place = place_of(text, &views[twice.0].name);
-            return Err(pointed(&message, "ticket", text, place, 1, Some("Name the features, qualified by their view.")));
+            let help = "Name the features, qualified by their view.";
+            return Err(pointed_at(&message, request.source, &request.text, &views[twice.0].name, Some(help)));
         }
         return Ok(all().collect());
     }
@@ -145,12 +143,12 @@ fn picked(views: &[Asked], request: &FeatureRequest) -> Outcome<Vec<(usize, usiz
         match (plain.as_slice(), plain.is_empty().then(qualified).flatten()) {
             ([one], _) => picks.push(*one),
             ([], Some(one)) => picks.push(one),
-            ([], None) => return Err(unknown("feature", name, all().map(name_of), text)),
+            ([], None) => return Err(unknown("feature", name, all().map(name_of), request)),
             _ => {
                 let of: Vec<String> = plain.iter().map(|p| format!("{}.{name}", views[p.0].name)).collect();
                 let help = format!("Write one of {}.", of.join(", "));
                 let message = format!("error[E0203]: feature \"{name}\" is ambiguous");
-                return Err(pointed(&message, "ticket", text, place_of(text, name), name.chars().count(), Some(&help)));
+                return Err(pointed_at(&message, request.source, &request.text, name, Some(&help)));
             }
         }
     }
@@ -174,7 +172,7 @@ impl FeatureReader for Reader {
         self.outdated.load(Ordering::Relaxed)
     }
 
-    async fn read(&self, keys: Vec<ArrayRef>, at: At) -> Outcome<Features> {
+    async fn read(&self, given: Vec<ArrayRef>, at: At) -> Outcome<Features> {
         let engine = &self.shared.engine;
         let at = match at {
             At::Now => Instant { at: engine.inner.now(), strict: false },
@@ -184,14 +182,17 @@ impl FeatureReader for Reader {
         let mut out: Vec<Option<ArrayRef>> = vec![None; self.width];
         let mut notes = Vec::new();
         for asked in &self.views {
-            let given: Vec<ArrayRef> = asked.entity.iter().filter_map(|i| keys.get(*i).cloned()).collect();
-            let (given, unknown) = entity_columns(&asked.view.plan, &given)?;
-            let values = match features_now(&engine.inner, &asked.name, &asked.view, &given, &unknown, at) {
+            let own: Vec<ArrayRef> = asked.entity.iter().filter_map(|i| given.get(*i).cloned()).collect();
+            let (keys, unknown) = entity_columns(&asked.view.plan, &own)?;
+            for ((entity, own), key) in asked.view.plan.entity.iter().zip(&own).zip(&keys) {
+                check_readable(&entity.name, own, key)?;
+            }
+            let values = match features_now(&engine.inner, &asked.name, &asked.view, &keys, &unknown, at) {
                 Some(values) => values?,
                 // From history, or from a state that is built first: not on this runtime.
                 None => {
                     let (engine, name, view) = (engine.clone(), asked.name.clone(), asked.view.clone());
-                    let work = async move { Ok(features(&engine.inner, &name, &view, &given, &unknown, at).await?) };
+                    let work = async move { Ok(features(&engine.inner, &name, &view, &keys, &unknown, at).await?) };
                     let (values, note) = self.shared.work.read(work).await?;
                     notes.extend(note);
                     values
@@ -205,7 +206,7 @@ impl FeatureReader for Reader {
         }
         let out: Option<Vec<ArrayRef>> = out.into_iter().collect();
         let out = out.ok_or_else(|| Failure::internal("a feature was not computed"))?;
-        debug_assert!(out.iter().all(|c| keys.first().is_none_or(|k| k.len() == c.len())), "invariant: a row a key");
+        debug_assert!(out.iter().all(|c| given.first().is_none_or(|k| k.len() == c.len())), "invariant: a row a key");
         Ok(Features { columns: out, note: (!notes.is_empty()).then(|| notes.join("; ")) })
     }
 }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use super::Shared;
 use super::reader::reader;
-use crate::engine::{Connection, Ingest, IngestCounts, Reply};
+use crate::engine::{Connection, Ingest, Reply};
 
 pub(super) struct WireSession {
     shared: Arc<Shared>,
@@ -26,17 +26,13 @@ impl WireSession {
 
     fn answer(&self, reply: Reply) -> Answer {
         match reply {
-            Reply::Done { message, counts } => Answer::Done { message, counts: counts.map(counted) },
+            Reply::Done { message, counts } => Answer::Done { message, counts: counts.map(Into::into) },
             Reply::Rows(rows) => {
                 let (schema, unordered, shared) = (rows.schema.clone(), rows.unordered, self.shared.clone());
                 Answer::Rows(Rows { schema, unordered, start: Box::new(move || shared.work.rows(rows)) })
             }
         }
     }
-}
-
-fn counted(c: IngestCounts) -> PutCounts {
-    PutCounts { read: c.read, accepted: c.accepted, duplicate: c.duplicate, late: c.late, rejected: c.rejected, conflicts: c.conflicts }
 }
 
 fn kind(kind: Option<ObjectKind>) -> TableKind {
@@ -81,7 +77,7 @@ impl Session for WireSession {
     async fn put(&self, stream: String, rows: Vec<RecordBatch>, token: Option<String>) -> Outcome<PutCounts> {
         let connection = self.connection.clone();
         let written = async move { Ok(connection.push(&stream, &rows, token.as_deref()).await?) };
-        Ok(counted(self.shared.work.write(written).await?))
+        Ok(self.shared.work.write(written).await?.into())
     }
 
     async fn kind(&self, name: &str) -> Outcome<Option<TableKind>> {

@@ -1,6 +1,6 @@
 //! Flight as a hot client speaks it: messages are made beforehand, and answers are compared with what must come.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -78,11 +78,24 @@ pub(crate) async fn exchange(address: &str, world: &World, batch: usize, connect
 struct Asked {
     world: World,
     batch: usize,
+    /// The message that announced the last schema, and the schema.
+    known: RefCell<Option<(FlightData, SchemaRef)>>,
 }
 
 impl Asked {
     fn new(world: &World, batch: usize) -> Self {
-        Self { world: world.clone(), batch }
+        Self { world: world.clone(), batch, known: RefCell::default() }
+    }
+
+    /// The schema that a message announces. The one of the answer before is not decoded again, as no hot client would.
+    fn schema(&self, message: &FlightData) -> Result<SchemaRef> {
+        let mut known = self.known.borrow_mut();
+        if let Some((_, schema)) = known.as_ref().filter(|(first, _)| first.data_header == message.data_header) {
+            return Ok(schema.clone());
+        }
+        let schema = schema_of(message)?;
+        *known = Some((message.clone(), schema.clone()));
+        Ok(schema)
     }
 
     fn keys(&self, request: usize) -> &[u32] {
@@ -177,7 +190,7 @@ async fn tickets_of(address: &str, asked: &Asked, tickets: &[Ticket], mut feed: 
 
 /// Reads a whole answer: a schema, then one batch.
 async fn is_answer(mut answers: Streaming<FlightData>, asked: &Asked, request: usize, echo: bool) -> Result<bool> {
-    let schema = schema_of(&answers.message().await?.ok_or("an answer without a schema")?)?;
+    let schema = asked.schema(&answers.message().await?.ok_or("an answer without a schema")?)?;
     let mut right = None;
     while let Some(message) = answers.message().await? {
         let is_first = right.is_none();

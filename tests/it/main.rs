@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod diagnostics;
+mod kafka;
 mod layers;
 mod oracle;
 mod random;

@@ -5,8 +5,8 @@
 //! a row of a training query. Every other seed runs again as a variant: arrivals shuffled and duplicated, or a state that evicts.
 //!
 //! `ASOF_RANDOM_CASES` (20,000) is how many (view, entity, instant) to compare, `ASOF_RANDOM_SEED` runs one seed alone, and
-//! `ASOF_RANDOM_FIRST` moves the range of seeds. `ASOF_RANDOM_HISTORY=n` asks history by FOR ENTITY only n questions of a seed (training
-//! queries still ask them all, of the same history): most of the time of a long run goes there. A failure prints its seed and the smallest script found that still fails.
+//! `ASOF_RANDOM_FIRST` moves the range of seeds. For a long run, `ASOF_RANDOM_PER_SEED` (150) asks more of each world, and
+//! `ASOF_RANDOM_HISTORY=n` asks history by FOR ENTITY only n questions of a seed (training queries still ask them all, of the same history). A failure prints its seed and the smallest script found that still fails.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -76,7 +76,7 @@ async fn stream_batch_and_oracle_agree() {
     let first = variable("ASOF_RANDOM_FIRST").unwrap_or(1);
     let seeds = match variable("ASOF_RANDOM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => first..first + cases.div_ceil(CASES_PER_SEED),
+        None => first..first + cases.div_ceil(cases_per_seed()),
     };
     let total = seeds.end - seeds.start;
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
@@ -108,13 +108,17 @@ async fn stream_batch_and_oracle_agree() {
     println!("{compared} (view, entity, instant) cases over {done} seeds: stream == batch == oracle");
 }
 
+fn cases_per_seed() -> u64 {
+    variable("ASOF_RANDOM_PER_SEED").unwrap_or(CASES_PER_SEED)
+}
+
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
 
 /// All runs of one seed; the number of cases, or a report of what differs.
 async fn run_seed(seed: u64) -> Result<u64, String> {
-    let case = generate::case(seed, CASES_PER_SEED as usize);
+    let case = generate::case(seed, cases_per_seed() as usize);
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5eed);
     let plan = plan(&case, &mut rng);
     let answers = attempt("as it comes", &case, &plan).await?;

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod features;
+mod metrics;
 mod process;
 mod put;
 mod results;

@@ -120,3 +120,12 @@ def test_information_schema(db):
         assert [r[0] for r in cursor.fetchall()] == world.TRANSACTIONS.names
         cursor.execute("SHOW FEATURES")
         assert ("user_spend", "spend_1h") in {r[:2] for r in cursor.fetchall()}
+
+
+def test_stream_status(db):
+    with db.cursor() as cursor:
+        cursor.execute("SHOW STREAM STATUS FOR transactions")
+        status = cursor.fetch_arrow_table()
+    assert set(status["stream"].to_pylist()) == {"transactions"} and set(status["state"].to_pylist()) == {"idle"}
+    assert status.schema.field("watermark").type == pa.timestamp("us", "UTC")
+    assert status.schema.field("checkpoint_age").type == pa.duration("us")

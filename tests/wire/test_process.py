@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import subprocess
+import time
 
 import adbc_driver_manager
 import grpc
@@ -219,15 +220,22 @@ def test_it_ends_with_clients_that_say_nothing(copy, tmp_path):
     """Connections and sessions that wait for their client do not hold up the end."""
     with Server(copy(), tmp_path) as started:
         mute = [silent(started.address) for _ in range(5)]
-        rpc, waits = started.rpc(), Waiting()
-        call = rpc.channel.stream_stream(rpc.SERVICE + "DoExchange")(waits)
+        rpc, waits = started.rpc(), [Waiting(), Waiting()]
+        calls = [rpc.channel.stream_stream(rpc.SERVICE + method)(w) for method, w in zip(("DoExchange", "DoPut"), waits)]
         with started.flight() as client:
             assert client.do_get(view_ticket("user_spend", [("u1",)])).read_all().num_rows == 1
+        began = time.monotonic()
         assert started.stop() == 0
+        # What runs has 20 seconds to end; nothing runs.
+        assert time.monotonic() - began < 8, "the end was held up"
+        for call in calls:
+            with pytest.raises(grpc.RpcError) as error:
+                next(call)
+            assert error.value.code() == grpc.StatusCode.UNAVAILABLE and "stopping" in error.value.details()
         for connection in mute:
             connection.close()
-        call.cancel()
-        waits.end()
+        for w in waits:
+            w.end()
         rpc.channel.close()
 
 

@@ -45,6 +45,7 @@ impl Program {
         if run.is_empty() && run.boundary().is_none() {
             return None;
         }
+        run.warm(self);
         let end = run.up_to(at);
         let Some(ttl) = self.ttl else { return Some(end) };
         let held = if end > run.start() { Some(run.store().word(0, end - 1) as i64) } else { None };
@@ -71,6 +72,7 @@ impl Program {
         for (index, (frame, place)) in self.frames.iter().zip(located.iter_mut()).enumerate() {
             *place = run.locate(self, frame, Some(index), at, end);
         }
+        run.warm_frames(self, located);
         for (index, lane) in self.lanes.iter().enumerate() {
             if !lane.uses.is_empty() {
                 let view = LaneView::new(run, self, lane);
@@ -195,7 +197,9 @@ impl<'a> LaneState<'a> {
         self.low = low;
         match self.directory {
             Some(directory) => {
-                self.count += directory.count(self.index, &self.view, from, to);
+                if needs.count {
+                    self.count += directory.count(self.index, &self.view, from, to);
+                }
                 if needs.moments() {
                     if to - from <= directory.short() {
                         self.view.sum(from, to, false, needs.squares, &mut self.moments);
@@ -209,7 +213,9 @@ impl<'a> LaneState<'a> {
                 }
             }
             None => {
-                self.count += self.view.count(from, to);
+                if needs.count {
+                    self.count += self.view.count(from, to);
+                }
                 if needs.moments() {
                     self.view.sum(from, to, false, needs.squares, &mut self.moments);
                 }

@@ -10,6 +10,7 @@
 mod combine;
 mod encode;
 mod fixed;
+mod gather;
 mod moments;
 mod round;
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub(crate) mod tests;
 
 pub(crate) use combine::{Number, Rank, interpolate, mean_of, sum_of, variance_of};
 pub(crate) use fixed::Fixed;
+pub(crate) use gather::Gather;
 pub(crate) use moments::{Moments, Part, Unit};
 pub(crate) use round::{divide_and_round, round};
 

@@ -14,6 +14,7 @@
 pub mod aggregates;
 pub mod codec;
 pub mod exact_sum;
+pub mod names;
 pub mod output;
 pub mod program;
 pub mod rows;

@@ -13,6 +13,7 @@ mod codec;
 mod dictionary;
 mod directory;
 mod evict;
+mod extremes;
 mod keys;
 mod lane;
 mod levels;
@@ -494,5 +495,12 @@ fn capacity_above(capacity: usize, scratch: bool) -> usize {
         None if scratch => capacity * 2,
         None if capacity < 1024 => (capacity + capacity / 2).next_multiple_of(64),
         None => (capacity + capacity / 4).next_multiple_of(64),
+    }
+}
+
+/// Makes room for more elements, an eighth at once: doubling would hold too much memory in a million large runs.
+fn grow<T>(elements: &mut Vec<T>, more: usize) {
+    if elements.capacity() - elements.len() < more {
+        elements.reserve_exact(more.max(elements.len() / 8).max(4));
     }
 }

@@ -68,8 +68,14 @@ impl Exchange {
 
     /// Keys in, features out.
     pub async fn features(&mut self, keys: &RecordBatch) -> Outcome<RecordBatch> {
-        self.send(keys).await?;
-        Ok(self.receive().await?.ok_or_else(closed)?.0)
+        match self.send(keys).await {
+            // The server has ended the session; its last word says why.
+            Err(e) if e.remedy == Remedy::Closed => self.receive().await.and(Err(e)),
+            sent => {
+                sent?;
+                Ok(self.receive().await?.ok_or_else(closed)?.0)
+            }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A client's connection: what belongs to it lives as long as it does, and one that never speaks is closed.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,8 +12,7 @@ use bytes::Bytes;
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::Request;
 use tonic::transport::server::{Connected, TlsConnectInfo};
 
@@ -90,9 +90,15 @@ pub(super) struct Handle(Arc<Connection>);
 pub(super) struct Io {
     tcp: TcpStream,
     connection: Arc<Connection>,
-    /// What is read until the client has said its first words.
-    silent: Option<(usize, Pin<Box<Sleep>>)>,
+    /// Until the client has said its first words.
+    silent: Option<Silence>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// What a client has said that has not said enough, and how long it is waited for.
+struct Silence {
+    bytes: usize,
+    patience: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Connected for Io {
@@ -110,17 +116,17 @@ impl AsyncRead for Io {
         match Pin::new(&mut io.tcp).poll_read(cx, buf) {
             Poll::Ready(done) => {
                 let read = buf.filled().len() - before;
-                if let Some((bytes, _)) = &mut io.silent {
-                    *bytes += read;
-                    if *bytes >= PREFACE_BYTES {
+                if let Some(silence) = &mut io.silent {
+                    silence.bytes += read;
+                    if silence.bytes >= PREFACE_BYTES {
                         io.silent = None;
                     }
                 }
                 Poll::Ready(done)
             }
             Poll::Pending => {
-                let Some((_, timer)) = &mut io.silent else { return Poll::Pending };
-                ready!(timer.as_mut().poll(cx));
+                let Some(silence) = &mut io.silent else { return Poll::Pending };
+                ready!(silence.patience.as_mut().poll(cx));
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client said nothing")))
             }
         }
@@ -150,10 +156,15 @@ impl AsyncWrite for Io {
 }
 
 /// The connections that a listener accepts. One above the limit is closed at once; the others do not notice.
-pub(super) fn incoming(listener: TcpListener, backend: Arc<dyn Backend>, limits: &Limits) -> impl Stream<Item = io::Result<Io>> + use<> {
+pub(super) fn incoming(
+    listener: TcpListener,
+    backend: Arc<dyn Backend>,
+    limits: &Limits,
+    closing: watch::Receiver<bool>,
+) -> impl Stream<Item = io::Result<Io>> + use<> {
     let permits = Arc::new(Semaphore::new(limits.connections));
     let first_word = limits.first_word;
-    futures::stream::unfold((listener, backend, permits), move |(listener, backend, permits)| async move {
+    futures::stream::unfold((listener, backend, permits, closing), move |(listener, backend, permits, closing)| async move {
         loop {
             let tcp = match listener.accept().await {
                 Ok((tcp, _)) => tcp,
@@ -170,8 +181,12 @@ pub(super) fn incoming(listener: TcpListener, backend: Arc<dyn Backend>, limits:
             };
             let _ = tcp.set_nodelay(true);
             let connection = Arc::new(Connection { session: backend.connect(), prepared: Mutex::default() });
-            let silent = Some((0, Box::pin(tokio::time::sleep(first_word))));
-            return Some((Ok(Io { tcp, connection, silent, _permit: permit }), (listener, backend, permits)));
+            let mut stopping = closing.clone();
+            let patience = Box::pin(async move {
+                let _ = tokio::time::timeout(first_word, stopping.wait_for(|c| *c)).await;
+            });
+            let io = Io { tcp, connection, silent: Some(Silence { bytes: 0, patience }), _permit: permit };
+            return Some((Ok(io), (listener, backend, permits, closing)));
         }
     })
 }

@@ -3,6 +3,7 @@
 //! Neither parses SQL nor plans anything: the reader is found by what is asked for, the schema's message was made with it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -12,13 +13,16 @@ use futures::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::{Status, Streaming};
 
-use super::Core;
 use super::connection::Connection;
 use super::service::Answers;
+use super::{Core, silent, stopping};
 use crate::backend::{FeatureReader, Session};
 use crate::ipc::{Decoder, Received, batch_message, plain_batch};
 use crate::request::{ExchangeRequest, FeatureRequest, KeyLists, VERSION, is_ours, key_arrays};
 use crate::status::{Failure, Outcome, Remedy};
+
+/// How long a session still takes keys once the server stops: what was sent before is answered, whoever goes on sending is not waited for.
+const LAST_KEYS: Duration = Duration::from_secs(1);
 
 /// The features of keys as one message. What is to be said of them stands in its metadata.
 async fn answer(
@@ -72,8 +76,7 @@ impl Core {
         let permit = self.exchanges.clone().try_acquire_owned().map_err(|_| {
             Failure::new(Remedy::Exhausted, format!("{} exchange sessions are open, which is the limit", self.limits.exchanges))
         })?;
-        let first = tokio::time::timeout(self.limits.idle, messages.next()).await.map_err(|_| silent())?;
-        let first = first.ok_or_else(|| Failure::invalid("the exchange ended before it began"))?.map_err(Failure::from)?;
+        let first = self.first_message(&mut messages, "exchange").await?;
         let descriptor =
             first.flight_descriptor.as_ref().ok_or_else(|| Failure::invalid("the first message of an exchange has a descriptor"))?;
         let request = match descriptor.r#type() {
@@ -92,6 +95,7 @@ impl Core {
             keys_max: self.limits.keys,
             idle: self.limits.idle,
             closing: self.closing.clone(),
+            last_keys: None,
             ended: false,
             _permit: permit,
         };
@@ -111,10 +115,6 @@ impl Core {
     }
 }
 
-fn silent() -> Failure {
-    Failure::new(Remedy::Cancelled, "the client said nothing for too long")
-}
-
 struct Exchange {
     session: Arc<dyn Session>,
     reader: Arc<dyn FeatureReader>,
@@ -123,8 +123,10 @@ struct Exchange {
     /// Where in a batch of keys each entity column stands.
     places: Option<Vec<usize>>,
     keys_max: usize,
-    idle: std::time::Duration,
+    idle: Duration,
     closing: watch::Receiver<bool>,
+    /// Until when keys are taken, once the server stops.
+    last_keys: Option<Instant>,
     ended: bool,
     _permit: OwnedSemaphorePermit,
 }
@@ -132,12 +134,13 @@ struct Exchange {
 impl Exchange {
     async fn next(&mut self, messages: &mut Streaming<FlightData>) -> Option<Outcome<FlightData>> {
         loop {
+            if *self.closing.borrow() && *self.last_keys.get_or_insert_with(|| Instant::now() + LAST_KEYS) <= Instant::now() {
+                return Some(Err(stopping("exchange")));
+            }
             let message = tokio::select! {
                 biased;
                 message = tokio::time::timeout(self.idle, messages.next()) => message,
-                _ = self.closing.wait_for(|c| *c) => {
-                    return Some(Err(Failure::new(Remedy::Unavailable, "the server is stopping; open the exchange anew")));
-                }
+                _ = self.closing.wait_for(|c| *c) => return Some(Err(stopping("exchange"))),
             };
             let message = match message {
                 Err(_) => return Some(Err(silent())),

@@ -15,9 +15,9 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use tonic::Streaming;
 
-use super::Core;
 use super::connection::Connection;
 use super::service::command;
+use super::{Core, silent};
 use crate::backend::{PutCounts, TableKind, TemporaryMode};
 use crate::ipc::{Decoder, Received};
 use crate::request::{PutRequest, VERSION, is_ours};
@@ -46,8 +46,7 @@ impl Incoming<'_> {
                 Some(first) => first,
                 None => {
                     let next = tokio::time::timeout(self.core.limits.idle, self.messages.next()).await;
-                    let next = next.map_err(|_| Failure::new(Remedy::Cancelled, "the client said nothing for too long"))?;
-                    match next {
+                    match next.map_err(|_| silent())? {
                         None => return Ok(None),
                         Some(message) => message.map_err(Failure::from)?,
                     }
@@ -85,9 +84,7 @@ impl Core {
             .await
             .map_err(|_| Failure::new(Remedy::Exhausted, format!("{} puts run, which is the limit", self.limits.puts)))?
             .map_err(|e| Failure::internal(e.to_string()))?;
-        let first = tokio::time::timeout(self.limits.idle, messages.next()).await;
-        let first = first.map_err(|_| Failure::new(Remedy::Cancelled, "the client said nothing for too long"))?;
-        let first = first.ok_or_else(|| Failure::invalid("the put ended before it began"))?.map_err(Failure::from)?;
+        let first = self.first_message(&mut messages, "put").await?;
         let descriptor = first.flight_descriptor.clone().ok_or_else(|| Failure::invalid("the first message of a put has a descriptor"))?;
         let mut incoming = Incoming { messages, first: Some(first), decoder: Decoder::default(), core: self };
         if descriptor.r#type() == DescriptorType::Path {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::{Stream, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::backend::{RowStream, Rows};
 use crate::ipc::{plain_batch, plain_schema};
@@ -99,14 +99,9 @@ impl Results {
         }
         drop(entries);
         let reading = Reading { shared: shared.clone(), results: self.clone(), id, done: false };
-        let rows = futures::stream::unfold(reading, |mut reading| async move {
-            if reading.done {
-                return None;
-            }
-            let next = reading.shared.next().await;
-            reading.done = !matches!(next, Some(Ok(_)));
-            next.map(|batch| (batch, reading))
-        });
+        let (sender, mut receiver) = mpsc::channel(1);
+        tokio::spawn(reading.run(sender));
+        let rows = futures::stream::poll_fn(move |context| receiver.poll_recv(context));
         Ok((shared.schema.clone(), rows))
     }
 
@@ -176,6 +171,27 @@ struct Reading {
     done: bool,
 }
 
+impl Reading {
+    /// Hands batches on to whoever pulls. A task of its own takes them, and only where there is room: a client that stops reading stops the
+    /// polling of its answer, and what is not polled must not hold what the other endpoints wait for.
+    async fn run(mut self, to: mpsc::Sender<Outcome<RecordBatch>>) {
+        while let Ok(room) = to.reserve().await {
+            let next = tokio::select! {
+                () = to.closed() => return,
+                next = self.shared.next() => next,
+            };
+            self.done = !matches!(next, Some(Ok(_)));
+            match next {
+                Some(batch) => room.send(batch),
+                None => return,
+            }
+            if self.done {
+                return;
+            }
+        }
+    }
+}
+
 impl Drop for Reading {
     fn drop(&mut self) {
         let others = self.shared.readers.fetch_sub(1, Ordering::AcqRel) - 1;
@@ -188,6 +204,8 @@ impl Drop for Reading {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use arrow::array::{ArrayRef, Int64Array};
     use arrow::datatypes::Int64Type;
 
@@ -222,6 +240,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_endpoint_that_is_not_read_holds_nothing_up() {
+        let results = results();
+        let (id, _) = results.add(rows(100), 2).unwrap();
+        let (first, second) = (results.take(id, 0).unwrap().1, results.take(id, 1).unwrap().1);
+        let mut first = Box::pin(first);
+        // It is polled once, wants more, and is left alone.
+        assert!(first.next().await.is_some());
+        let more = usize::from(matches!(futures::poll!(first.next()), Poll::Ready(Some(_))));
+        let rest = second.count().await;
+        assert_eq!(1 + more + rest + first.count().await, 100);
+        assert!(rest >= 96, "{rest}");
+    }
+
+    #[tokio::test]
     async fn an_endpoint_is_pulled_once() {
         let results = results();
         let (id, _) = results.add(rows(1), 2).unwrap();
@@ -237,6 +269,9 @@ mod tests {
         let mut reading = Box::pin(results.take(id, 0).unwrap().1);
         assert!(reading.next().await.is_some());
         drop(reading);
+        while results.entries().contains_key(&id) {
+            tokio::task::yield_now().await;
+        }
         assert_eq!(results.take(id, 1).map(|_| ()).unwrap_err().remedy, Remedy::NotFound);
     }
 

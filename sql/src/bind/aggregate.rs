@@ -153,6 +153,8 @@ pub(crate) struct Aggregates<'a> {
     implied: Implied<'a>,
     /// The frame of a grouped view: its aggregates are written without OVER.
     grouped: Option<Frame>,
+    /// The mask of the newest row in a latest-row view.
+    shown: Option<usize>,
     pub(crate) values: Vec<StoredValue>,
     pub(crate) masks: Vec<Compiled>,
     pub(crate) frames: Vec<Frame>,
@@ -169,6 +171,7 @@ impl<'a> Aggregates<'a> {
             named,
             implied,
             grouped,
+            shown: None,
             values: vec![],
             masks: vec![],
             frames: vec![],
@@ -182,6 +185,13 @@ impl<'a> Aggregates<'a> {
         let _ = VisitMut::visit(expr, &mut Extract(self));
     }
 
+    /// Has the newest row of a latest-row view show only where a condition over the relation holds; else it is as if there were none.
+    pub(crate) fn show_only(&mut self, condition: &ast::Expr) {
+        if let Some(condition) = self.ok(ExprBinder::shared().compile(condition, &self.rows)) {
+            self.shown = Some(self.mask(condition));
+        }
+    }
+
     /// The name that stands for the newest row's value of an expression over the relation: for latest-row views.
     pub(crate) fn latest(&mut self, sql: &ast::Expr) -> Option<String> {
         let compiled = self.ok(ExprBinder::shared().compile(sql, &self.rows))?;
@@ -192,7 +202,7 @@ impl<'a> Aggregates<'a> {
             name: String::new(),
             function: Function::LastValue,
             value,
-            mask: None,
+            mask: self.shown,
             frame,
             data_type,
             text: sql.to_string(),

@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::ast;
 
 use super::Errors;
 use super::aggregate::{Aggregates, CallKind, has_aggregate};
+use super::changes;
 use super::expr::{ExprBinder, fold, span_of};
 use super::frame::{Implied, NamedWindows, group_window};
 use super::options::view_options;
@@ -17,7 +18,7 @@ use super::prune::prune;
 use super::relation::{Ctes, RelationBinder};
 use super::scope::Scope;
 use crate::ast::CreateFeatureView;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, OPERATION, POSITION};
 use crate::codes;
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::plan::{
@@ -112,7 +113,11 @@ impl ViewBinder<'_> {
         let named = NamedWindows::collect(&self.select.named_window, &mut self.errors);
         let implied = Implied { entity: &entity_names, time: &time };
         named.check(&implied, &mut self.errors);
+        let alive = changes::alive(self.scope, shape, self.statement, &mut self.errors);
         let mut aggregates = Aggregates::new(self.scope, named, implied, grouped);
+        if let Some(alive) = alive {
+            aggregates.show_only(&alive);
+        }
         let mut extracted = Vec::new();
         for item in items {
             let mut sql = item.sql.clone();
@@ -365,7 +370,9 @@ impl ViewBinder<'_> {
     fn all_columns(&mut self, qualifier: Option<&str>, entity: &[String], items: &mut Vec<Item>) {
         for (i, (q, field)) in self.scope.columns.iter().enumerate() {
             let wanted = qualifier.is_none_or(|w| q.as_ref().is_some_and(|q| q.table() == w));
-            if !wanted || Some(i) == self.scope.time || entity.contains(field.name()) {
+            // What only orders changes is no feature of a row, unless it is named.
+            let of_change = [OPERATION, POSITION].contains(&field.name().as_str());
+            if !wanted || of_change || Some(i) == self.scope.time || entity.contains(field.name()) {
                 continue;
             }
             let mut parts = vec![ast::Ident::with_quote('"', field.name())];

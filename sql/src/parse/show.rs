@@ -1,4 +1,4 @@
-//! `SHOW STREAMS | FEATURE VIEWS | FEATURES`, `SHOW CREATE name` and `DESCRIBE name`.
+//! `SHOW STREAMS | FEATURE VIEWS | FEATURES`, `SHOW STREAM STATUS [FOR name]`, `SHOW CREATE name` and `DESCRIBE name`.
 
 use super::cursor::{Cursor, Parsed};
 use crate::ast::{ObjectKind, Show, StatementKind};
@@ -14,6 +14,11 @@ pub(super) fn show(cursor: &mut Cursor<'_>) -> Parsed<StatementKind> {
         Show::FeatureViews
     } else if cursor.eat("FEATURES") {
         Show::Features
+    } else if cursor.eat("STREAM") {
+        cursor.expect_words(&["STATUS"])?;
+        let stream = if cursor.eat("FOR") { Some(cursor.object_name("a stream name")?) } else { None };
+        cursor.expect_end()?;
+        return Ok(StatementKind::ShowStreamStatus { stream });
     } else if cursor.eat("CREATE") {
         let kind = object_kind(cursor);
         let name = cursor.object_name("the name of a stream, view or table")?;
@@ -46,13 +51,11 @@ fn object_kind(cursor: &mut Cursor<'_>) -> Option<ObjectKind> {
 
 fn unknown(cursor: &Cursor<'_>) -> Diagnostic {
     let tables = [("TABLES", "SELECT * FROM information_schema.tables"), ("COLUMNS", "SELECT * FROM information_schema.columns")];
-    let known = "SHOW lists STREAMS, FEATURE VIEWS or FEATURES; SHOW CREATE name prints a definition.";
+    let known = "SHOW lists STREAMS, FEATURE VIEWS or FEATURES; SHOW STREAM STATUS says how far each stream is; SHOW CREATE name prints a \
+                 definition.";
     if let Some((_, instead)) = tables.iter().find(|(word, _)| cursor.sees(&[word])) {
         return Diagnostic::error(E0104, cursor.span(), format!("SHOW {} is not supported", cursor.clause()))
             .help(format!("Write {instead}."));
     }
-    if cursor.sees(&["STREAM", "STATUS"]) {
-        return Diagnostic::error(E0104, cursor.span(), "SHOW STREAM STATUS is not supported").help(known);
-    }
-    cursor.unexpected("STREAMS, FEATURE VIEWS, FEATURES or CREATE").help(known)
+    cursor.unexpected("STREAMS, FEATURE VIEWS, FEATURES, STREAM STATUS or CREATE").help(known)
 }

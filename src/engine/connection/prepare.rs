@@ -10,8 +10,10 @@ use datafusion::sql::sqlparser::ast;
 
 use super::super::Output;
 use super::super::statement::sql_errors;
+use super::super::status::status_schema;
 use super::{Connection, SOURCE, TEMPORARY};
 use crate::error::{Error, Result};
+use crate::serve::lookup::{Parameters, for_entity};
 
 /// What a statement gives and takes.
 #[derive(Debug, Clone)]
@@ -58,7 +60,7 @@ impl Connection {
                 Ok(Some(Arc::new(Schema::new_with_metadata(fields, metadata))))
             }
             StatementKind::ForEntity(f) => {
-                let columns = self.columns_of_lookup(f, sql, &nulls).await?;
+                let columns = self.columns_of_lookup(f, sql).await?;
                 self.key_types(f, types);
                 Ok(Some(columns))
             }
@@ -73,6 +75,7 @@ impl Connection {
                     Output::Done { .. } => Ok(None),
                 }
             }
+            StatementKind::ShowStreamStatus { .. } => Ok(Some(status_schema())),
             StatementKind::Explain(explain) => {
                 let names = match &explain.target {
                     asof_sql::ast::ExplainTarget::FeatureView(_) => ["part", "text"],
@@ -85,11 +88,11 @@ impl Connection {
     }
 
     /// The columns of a look-up: those of its answer for no entity.
-    pub(super) async fn columns_of_lookup(&self, f: &ForEntity, sql: &str, params: &[ScalarValue]) -> Result<SchemaRef> {
+    pub(super) async fn columns_of_lookup(&self, f: &ForEntity, sql: &str) -> Result<SchemaRef> {
         let mut nobody = f.clone();
         nobody.keys.rows.clear();
         nobody.at = Instant::Now;
-        let answer = crate::serve::lookup::for_entity(&self.inner, &nobody, params).await?;
+        let answer = for_entity(&self.inner, &nobody, Parameters::Values(&[])).await?;
         Ok(answer.map_err(|d| sql_errors(&d, SOURCE, sql))?.0)
     }
 

@@ -176,13 +176,4 @@ impl Node {
             Node::Union(inputs, _) => inputs.iter().map(Node::memory_bytes).sum(),
         }
     }
-
-    fn exact_from(&self) -> i64 {
-        match self {
-            Node::Scan(..) => i64::MIN,
-            Node::Filter(input, _) | Node::Project(input, _) => input.exact_from(),
-            Node::AsofJoin(join) => join.exact_from(),
-            Node::Union(inputs, _) => inputs.iter().map(Node::exact_from).max().unwrap_or(i64::MIN),
-        }
-    }
 }

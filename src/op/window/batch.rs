@@ -19,14 +19,15 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondT
 use asof_sql::plan::instant_type;
 use async_trait::async_trait;
 use datafusion::common::Result as DfResult;
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::TaskContext;
-use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, SendableRecordBatchStream};
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 
 use self::pieces::Pieces;
 use self::sweep::{SpineView, Swept, sweep};
@@ -183,7 +184,7 @@ struct Join {
 }
 
 impl Join {
-    fn run(self) -> impl futures::Stream<Item = DfResult<RecordBatch>> + Send {
+    fn run(self) -> impl Stream<Item = DfResult<RecordBatch>> + Send {
         let spine = datafusion::physical_plan::execute_stream(self.spine.clone(), self.context.clone());
         let state = (Arc::new(self), spine.map(Some));
         // Slices of the spine, one after the other; each gives its output batches.
@@ -198,14 +199,14 @@ impl Join {
                 },
             }
         });
-        slices.map_ok(futures::stream::iter).try_flatten()
+        slices.try_flatten()
     }
 
     /// Reads the next slice of the spine and computes its rows; `None` at its end.
     async fn slice(
         &self,
         spine: &mut SendableRecordBatchStream,
-    ) -> DfResult<Option<impl Iterator<Item = DfResult<RecordBatch>> + Send + use<>>> {
+    ) -> DfResult<Option<impl Stream<Item = DfResult<RecordBatch>> + Send + use<>>> {
         let reservation = MemoryConsumer::new("FeatureJoinExec spine").register(self.context.memory_pool());
         let (mut batches, mut rows) = (Vec::new(), 0);
         while rows < self.spine_rows_max {
@@ -224,23 +225,24 @@ impl Join {
         for view in &self.views {
             swept.push(self.view(view, &batches, rows).await?);
         }
-        let schema = self.schema.clone();
-        let metrics = self.metrics.clone();
+        let output = Arc::new(SliceOutput { swept, schema: self.schema.clone(), metrics: self.metrics.clone(), _held: reservation });
         let mut first_row = 0;
-        Ok(Some(batches.into_iter().map(move |batch| {
-            let _held = &reservation;
-            let timer = metrics.elapsed_compute().clone();
-            let _timer = timer.timer();
-            let range = first_row..first_row + batch.num_rows();
-            first_row = range.end;
-            let mut columns = batch.columns().to_vec();
-            for s in &swept {
-                columns.extend(s.columns(range.clone())?);
+        let parts = batches.into_iter().map(move |batch| {
+            let rows = first_row..first_row + batch.num_rows();
+            first_row = rows.end;
+            (batch, rows)
+        });
+        // Rows are gathered from all over the pieces; one thread for that would let the others wait.
+        let threads = self.context.session_config().target_partitions().max(1);
+        let gathered = futures::stream::iter(parts).map(move |(batch, rows)| {
+            let output = output.clone();
+            let task = SpawnedTask::spawn_blocking(move || output.batch(&batch, rows));
+            async move {
+                let batch: DfResult<RecordBatch> = task.join_unwind().await.map_err(|e| Error::internal(e.to_string()))?;
+                batch
             }
-            metrics.record_output(batch.num_rows());
-            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
-        })))
+        });
+        Ok(Some(gathered.buffered(threads)))
     }
 
     /// One view for every row of a slice.
@@ -260,6 +262,29 @@ impl Join {
         columns.swept = swept;
         columns.places = places;
         Ok(columns)
+    }
+}
+
+/// What the output rows of a slice are made of.
+struct SliceOutput {
+    swept: Vec<ViewColumns>,
+    schema: SchemaRef,
+    metrics: BaselineMetrics,
+    /// The spine's memory.
+    _held: MemoryReservation,
+}
+
+impl SliceOutput {
+    /// The output of a batch of the spine, its rows `rows` of the slice.
+    fn batch(&self, batch: &RecordBatch, rows: std::ops::Range<usize>) -> DfResult<RecordBatch> {
+        let _timer = self.metrics.elapsed_compute().timer();
+        let mut columns = batch.columns().to_vec();
+        for s in &self.swept {
+            columns.extend(s.columns(rows.clone())?);
+        }
+        self.metrics.record_output(batch.num_rows());
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
     }
 }
 

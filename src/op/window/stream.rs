@@ -136,11 +136,6 @@ impl OnlineView {
         self.stale.store(true, Ordering::Release);
     }
 
-    /// The oldest event time from which changes are applied exactly by the relation's own state.
-    pub fn exact_from(&self) -> i64 {
-        self.relation.lock().unwrap_or_else(|e| e.into_inner()).exact_from()
-    }
-
     /// The aggregates of an entity at an instant as scalars, one a slot of `out`; without Arrow and without an allocation but for
     /// strings and arrays. Deferred aggregates and computed features are not among them, see [`OnlineView::evaluate`].
     pub fn aggregates(&self, key: Option<&[u8]>, at: Instant, out: &mut [Value]) {
@@ -174,6 +169,11 @@ impl OnlineView {
     /// The memory of all that is held, bytes.
     pub fn memory_bytes(&self) -> usize {
         self.index.memory_bytes() + self.relation.lock().unwrap_or_else(|e| e.into_inner()).memory_bytes()
+    }
+
+    /// How many entities are held. Cost: a look at every shard.
+    pub fn entities(&self) -> usize {
+        self.index.entities()
     }
 
     /// How many entities and events are held, and the memory of all, bytes. Cost: a look at every entity.

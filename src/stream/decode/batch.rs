@@ -65,7 +65,7 @@ pub fn decode_batch(schema: &StreamSchema, options: &Options, batch: &RecordBatc
     if faults.is_empty() {
         let rows = RecordBatch::try_new(Arc::clone(schema.arrow_schema()), columns)?;
         let offsets = (0..batch.num_rows()).map(offset).collect();
-        return Ok(Decoded { rows, offsets, rejected: Vec::new() });
+        return Ok(Decoded { rows, offsets, rejected: Vec::new(), tombstones: 0 });
     }
     let valid: Vec<bool> = (0..batch.num_rows()).map(|row| !faults.contains_key(&row)).collect();
     let offsets = (0..batch.num_rows()).filter(|row| valid[*row]).map(offset).collect();
@@ -78,7 +78,7 @@ pub fn decode_batch(schema: &StreamSchema, options: &Options, batch: &RecordBatc
     let raw = render(&take_record_batch(batch, &bad)?)?;
     let rejected = faults.into_iter().zip(raw);
     let rejected = rejected.map(|((row, reason), raw)| Rejected { offset: offset(row), raw, reason });
-    Ok(Decoded { rows, offsets, rejected: rejected.collect() })
+    Ok(Decoded { rows, offsets, rejected: rejected.collect(), tombstones: 0 })
 }
 
 /// The first thing wrong with each row that is not valid.
@@ -275,7 +275,7 @@ impl Kind {
         matches!(self, Self::Date | Self::Timestamp { .. } | Self::Decimal { .. } | Self::Real | Self::Double | Self::Bytes)
     }
 
-    fn of_integer(self, value: i128) -> Result<Value, String> {
+    pub(super) fn of_integer(self, value: i128) -> Result<Value, String> {
         match self {
             Self::Integer { min, max } => match i64::try_from(value) {
                 Ok(value) if (min..=max).contains(&value) => Ok(Value::Integer(value)),
@@ -287,7 +287,7 @@ impl Kind {
         }
     }
 
-    fn of_float(self, value: f64, digits: &str) -> Result<Value, String> {
+    pub(super) fn of_float(self, value: f64, digits: &str) -> Result<Value, String> {
         match self {
             Self::Double => Ok(Value::Double(value)),
             Self::Real => Ok(Value::Double(value)),
@@ -302,13 +302,13 @@ impl Kind {
     }
 
     /// The value of an integer's digits divided by ten to the scale.
-    fn of_digits(self, digits: &str, scale: i8) -> Result<Value, String> {
+    pub(super) fn of_digits(self, digits: &str, scale: i8) -> Result<Value, String> {
         let text = format!("{digits}e{}", -i16::from(scale));
         self.value_of(&text).unwrap_or_else(|| Err(format!("found {}", shortened(&text))))
     }
 }
 
-fn nearest_f32(value: f64) -> Result<Value, String> {
+pub(super) fn nearest_f32(value: f64) -> Result<Value, String> {
     let nearest = value as f32;
     if value.is_finite() && !nearest.is_finite() {
         return Err(format!("found number {value:e}, which is out of range"));

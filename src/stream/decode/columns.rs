@@ -14,7 +14,7 @@ use arrow::datatypes::DataType;
 
 use super::number::{Misfit, Number};
 use super::text::{DATE_MAX, DATE_MIN, TIME_MAX, TIME_MIN, parse_date, parse_timestamp};
-use super::{Decoded, Options, RAW_PREFIX_BYTES, Rejected, TimeUnit, base64};
+use super::{Decoded, Options, RAW_PREFIX_BYTES, Rejected, TimeUnit, base64, path};
 use crate::error::{Error, Result};
 use crate::stream::schema::{StreamSchema, sql_name};
 
@@ -204,6 +204,7 @@ pub(super) struct Collector {
     offsets: Vec<i64>,
     rejected: Vec<Rejected>,
     pub(super) latest_us: Option<i64>,
+    labels: Vec<Box<str>>,
 }
 
 impl Collector {
@@ -212,7 +213,13 @@ impl Collector {
         let kinds = types().map(|t| Kind::new(t, options)).collect::<Result<_>>()?;
         let builders = types().map(Builder::new).collect::<Result<_>>()?;
         let latest_us = options.latest_us;
-        Ok(Self { schema, kinds, builders, offsets: Vec::new(), rejected: Vec::new(), latest_us })
+        let labels = path::labels(&schema, options)?;
+        Ok(Self { schema, kinds, builders, offsets: Vec::new(), rejected: Vec::new(), latest_us, labels })
+    }
+
+    /// What a column is called in a reason: the path of its field.
+    pub(super) fn label(&self, column: usize) -> &str {
+        &self.labels[column]
     }
 
     pub(super) fn schema(&self) -> &Arc<StreamSchema> {
@@ -227,10 +234,10 @@ impl Collector {
     /// Appends a record, or says why it is no event. `source` is what [`Value::Text`] points into.
     #[inline]
     pub(super) fn append(&mut self, offset: i64, record: &Record, source: &str) -> Result<(), String> {
-        for (value, column) in record.values.iter().zip(self.schema.columns()) {
+        for (i, (value, column)) in record.values.iter().zip(self.schema.columns()).enumerate() {
             if !column.nullable && matches!(value, Value::Absent | Value::Null) {
                 let what = if *value == Value::Null { "is NULL" } else { "is missing" };
-                return Err(format!("field \"{}\": {what}, and the column is NOT NULL", column.name));
+                return Err(format!("field \"{}\": {what}, and the column is NOT NULL", self.label(i)));
             }
         }
         if let (Some(latest), Some(Value::Integer(time))) = (self.latest_us, record.values.get(self.schema.event_time())) {
@@ -245,8 +252,7 @@ impl Collector {
 
     fn check_future(&self, time: i64, latest: i64) -> Result<(), String> {
         if time > latest {
-            let name = &self.schema.columns()[self.schema.event_time()].name;
-            return Err(too_far(name, time, latest));
+            return Err(too_far(self.label(self.schema.event_time()), time, latest));
         }
         Ok(())
     }
@@ -265,7 +271,7 @@ impl Collector {
         let columns = self.builders.iter_mut().map(Builder::finish).collect();
         let rows = RecordBatch::try_new(Arc::clone(self.schema.arrow_schema()), columns)?;
         let (offsets, rejected) = (std::mem::take(&mut self.offsets), std::mem::take(&mut self.rejected));
-        Ok(Decoded { rows, offsets, rejected })
+        Ok(Decoded { rows, offsets, rejected, tombstones: 0 })
     }
 }
 

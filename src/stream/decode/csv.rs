@@ -69,7 +69,8 @@ impl CsvLines {
         }
         let fields = (!csv.header).then(|| (0..schema.columns().len()).map(Some).collect());
         Ok(Self {
-            collector: Collector::try_new(schema, options)?,
+            // A header names columns; paths are of formats that nest.
+            collector: Collector::try_new(schema, &Options { paths: Vec::new(), ..options.clone() })?,
             record: Record::default(),
             delimiter: csv.delimiter,
             fields,

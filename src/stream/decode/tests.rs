@@ -11,11 +11,14 @@ use rand::{Rng, SeedableRng};
 use super::*;
 use crate::stream::schema::StreamColumn;
 
-fn utc() -> DataType {
+mod debezium;
+mod messages;
+
+pub(super) fn utc() -> DataType {
     DataType::Timestamp(ArrowUnit::Microsecond, Some("UTC".into()))
 }
 
-fn schema_of(columns: &[(&str, DataType, bool)]) -> Arc<StreamSchema> {
+pub(super) fn schema_of(columns: &[(&str, DataType, bool)]) -> Arc<StreamSchema> {
     let event_time = columns.iter().position(|(name, _, _)| *name == "ts").unwrap();
     let columns = columns.iter().map(|(name, data_type, nullable)| StreamColumn {
         name: (*name).into(),
@@ -26,16 +29,16 @@ fn schema_of(columns: &[(&str, DataType, bool)]) -> Arc<StreamSchema> {
 }
 
 /// A time, an integer that must be there, and one nullable column of the type in question.
-fn around(data_type: DataType) -> Arc<StreamSchema> {
+pub(super) fn around(data_type: DataType) -> Arc<StreamSchema> {
     schema_of(&[("ts", utc(), false), ("n", DataType::Int64, false), ("v", data_type, true)])
 }
 
-fn micros() -> Options {
+pub(super) fn micros() -> Options {
     Options { time_unit: Some(TimeUnit::Microsecond), ..Options::default() }
 }
 
 /// Every record as text in the order of offsets: its values, or `!` and the reason.
-fn shown(decoded: &Decoded) -> Vec<String> {
+pub(super) fn shown(decoded: &Decoded) -> Vec<String> {
     assert_eq!(decoded.offsets.len(), decoded.rows.num_rows());
     let options = FormatOptions::default().with_null("NULL");
     let columns: Vec<_> = decoded.rows.columns().iter().map(super::batch::showable).collect();
@@ -464,7 +467,10 @@ fn cuts_change_nothing_and_random_bytes_never_panic() {
             }
         }
         let limit = if rng.random() { rng.random_range(1..60) } else { 1 << 20 };
-        let options = Options { record_bytes_max: limit, ..micros() };
+        // Every other input has columns below the top.
+        let paths = [("v", "$.v.v"), ("m", "$.v.m"), ("d", "$.n[1]")].map(|(c, p)| (c.to_owned(), FieldPath::parse(p).unwrap()));
+        let paths = if rng.random() { paths.into() } else { Vec::new() };
+        let options = Options { record_bytes_max: limit, paths, ..micros() };
         let raws = |decoded: &Decoded| decoded.rejected.iter().map(|r| format!("{:?}", r.raw)).collect::<Vec<_>>();
         check_cuts(&mut rng, &input, |pieces| {
             let mut lines = JsonLines::try_new(Arc::clone(&schema), &options, 0).unwrap();

@@ -20,7 +20,7 @@ pub(super) fn parse_date(text: &str) -> Option<i32> {
 /// The microsecond of `YYYY-MM-DD[(T| )HH:MM[:SS[.fraction]]][zone]`, digits behind the sixth cut off.
 ///
 /// The zone is `Z`, `UTC`, `+HH`, `+HHMM` or `+HH:MM` (`-` alike), perhaps behind one space; without one the text is UTC.
-pub(super) fn parse_timestamp(text: &str) -> Option<i64> {
+pub fn parse_timestamp(text: &str) -> Option<i64> {
     let (day, rest) = date(text.as_bytes())?;
     let mut micros = i64::from(day) * DAY_US;
     let Some((b'T' | b't' | b' ', mut rest)) = rest.split_first() else {

@@ -80,6 +80,7 @@ async fn unknown_names_and_wrong_keys_point_at_their_place() {
         (r#"{"v":1,"views":["shops"],"keys":{"shop":["one"]}}"#, "entity column \"shop\" is a number, found a string"),
         (r#"{"v":1,"views":["spend"],"keys":{"user":["ann"]}}"#, "\"user\" is no entity column; the entity is (u)"),
         (r#"{"v":1,"views":["spend"],"keys":{}}"#, "entity column \"u\" is not given"),
+        (r#"{"v":1,"views":["spend"],"keys":{"u":["ann"],"u":["bob"]}}"#, "entity column \"u\" is given twice\n --> <ticket>:1:"),
         (r#"{"v":1,"views":["spend"],"keys":{"u":["ann"]},"as_of":"soon"}"#, "\"as_of\" is no timestamp"),
         (r#"{"v":1,"sql":"SELECT * FROM spend FOR ENTITY 42"}"#, "^^"),
         (r#"{"v":1,"sql":"SELECT $1"}"#, "the statement has 1 parameters, 0 are given"),
@@ -90,7 +91,8 @@ async fn unknown_names_and_wrong_keys_point_at_their_place() {
     let e = refused(&client, "SELECT * FROM spend FOR ENTITY 42").await;
     assert!(e.message.contains("error[E0501]") && e.message.contains("^^"), "{e}");
     for (request, keys, says) in [
-        (exchange(&["spent"], &[]), key_schema("u", DataType::Utf8), "\"spend\""),
+        (exchange(&["spent"], &[]), key_schema("u", DataType::Utf8), "--> <descriptor>:1:"),
+        (exchange(&["spent"], &[]), key_schema("u", DataType::Utf8), "nearest known feature view is \"spend\""),
         (exchange(&["spend"], &["m"]), key_schema("u", DataType::Utf8), "unknown feature"),
         (exchange(&[], &[]), key_schema("u", DataType::Utf8), "no \"views\""),
     ] {

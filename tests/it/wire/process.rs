@@ -2,8 +2,9 @@
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use asof::flight::client::ClientOptions;
 use asof::flight::{Client, ExchangeRequest, FeatureRequest, Remedy};
 
@@ -32,6 +33,36 @@ async fn it_stops_when_told_to_and_says_so() {
     let (code, _, errors) =
         cli(&folder.path().join("warehouse"), &["sql", "-c", "INSERT INTO pay VALUES ('z', 'zoe', 1, 1.0, '2024-05-01 10:02:00')"]);
     assert_eq!(code, Some(0), "{errors}");
+}
+
+#[tokio::test]
+async fn a_session_that_goes_on_is_not_waited_for() {
+    let server = Server::new().await;
+    let client = server.client().await;
+    let keys = RecordBatch::try_from_iter([("u", Arc::new(StringArray::from(vec!["ann"; 5000])) as ArrayRef)]).expect("keys");
+    let features = FeatureRequest { views: vec!["spend".into()], ..FeatureRequest::default() };
+    let mut session = client.exchange(&ExchangeRequest { features, with_keys: false }, &keys.schema()).await.expect("a session");
+    // So many ahead that the server always has keys to answer.
+    for _ in 0..16 {
+        session.send(&keys).await.expect("sent");
+    }
+    session.receive().await.expect("an answer");
+    let asking = tokio::spawn(async move {
+        loop {
+            // Where nothing can be sent any more, the last word comes all the same.
+            let _ = session.send(&keys).await;
+            match session.receive().await {
+                Ok(answer) => assert!(answer.is_some(), "the session ended without a word"),
+                Err(e) => return e,
+            }
+        }
+    });
+    let began = Instant::now();
+    let (status, log) = tokio::task::spawn_blocking(move || server.stop()).await.expect("stopped");
+    assert_eq!(status.code(), Some(0), "{log}");
+    // Requests that run have 20 seconds to end.
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(asking.await.expect("an error").remedy, Remedy::Unavailable);
 }
 
 #[tokio::test]

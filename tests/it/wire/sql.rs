@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
 use asof::flight::client::IngestMode;
-use asof::flight::{Remedy, Response};
+use asof::flight::{ExchangeRequest, FeatureRequest, Remedy, Response};
 
 use super::server::{Server, refused, rows, text};
 
@@ -76,6 +76,47 @@ async fn a_bound_batch_of_n_rows_is_n_entities() {
     let prepared = client.prepare("SELECT u, n FROM spend FOR ENTITY u = $1").await.expect("prepared");
     let Ok(Response::Rows(found)) = prepared.execute(Some(&many)).await else { panic!("rows") };
     assert_eq!(text(&found.collect().await.expect("rows")).lines().filter(|l| *l == "bob|1").count(), 2500);
+    // The keys of the statement for the first row, then for the second.
+    let prepared = client.prepare("SELECT u, n FROM spend FOR ENTITY u IN ($2, 'bob', $1)").await.expect("prepared");
+    let [first, second] = [["ann", "zoe"], ["yan", "ann"]].map(|v| Arc::new(StringArray::from(v.to_vec())) as ArrayRef);
+    let pairs = RecordBatch::try_from_iter([("1", first), ("2", second)]).expect("a batch");
+    assert_eq!(answer(prepared.execute(Some(&pairs)).await).await, "yan|0\nbob|1\nann|2\nann|2\nbob|1\nzoe|0");
+    let e = two.execute(Some(&pairs)).await.map(drop).expect_err("an instant each");
+    assert_eq!(e.message, "parameters outside of the keys take one row of parameters, 2 are given");
+}
+
+#[tokio::test]
+async fn a_bound_batch_is_cast_by_columns() {
+    let server = Server::new().await;
+    let client = server.client().await;
+    let sql = "CREATE STREAM days (d DATE NOT NULL, ts TIMESTAMP NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '1 minute');
+        CREATE FEATURE VIEW by_day ENTITY (d) AS SELECT count(*) OVER w AS n FROM days WINDOW w AS (RANGE UNBOUNDED PRECEDING);
+        INSERT INTO days VALUES ('2024-05-01', '2024-05-01 10:00:00')";
+    client.execute(sql).await.map(drop).expect("defined");
+    let bound = async |sql: &str, keys: ArrayRef| {
+        let prepared = client.prepare(sql).await.expect("prepared");
+        prepared.execute(Some(&RecordBatch::try_from_iter([("1", keys)]).expect("a batch"))).await
+    };
+    let (by_shop, by_day) = ("SELECT shop, n FROM shops FOR ENTITY shop = $1", "SELECT n FROM by_day FOR ENTITY d = $1");
+    // 1.5 is no shop, and is not told to be the one that it would be cut to; NULL has no type.
+    let keys: ArrayRef = Arc::new(arrow::array::Float64Array::from(vec![Some(1.0), Some(1.5), None, Some(2.0)]));
+    assert_eq!(answer(bound(by_shop, keys).await).await, "1|2\nNULL|0\nNULL|0\n2|1");
+    assert_eq!(answer(bound(by_shop, Arc::new(StringArray::from(vec![None::<&str>; 2]))).await).await, "NULL|0\nNULL|0");
+    assert_eq!(answer(bound(by_day, Arc::new(StringArray::from(vec!["2024-05-01", "2024-05-02"]))).await).await, "1\n0");
+    for (sql, keys, says) in [
+        (by_shop, Arc::new(StringArray::from(vec!["1", "2"])) as ArrayRef, "entity column \"shop\" is a number, found a string"),
+        (by_day, Arc::new(StringArray::from(vec!["2024-05-01", "soon"])), "soon is no value of type Date32"),
+    ] {
+        let e = bound(sql, keys).await.map(drop).expect_err("refused");
+        assert!(e.remedy == Remedy::Invalid && e.message.contains("error[E0501]") && e.message.contains(says), "{e}");
+        assert!(e.message.contains("$1\n") && e.message.contains("^^"), "{e}");
+    }
+    // So it is where keys come without SQL.
+    let days = RecordBatch::try_from_iter([("d", Arc::new(StringArray::from(vec!["soon"])) as ArrayRef)]).expect("keys");
+    let wanted = FeatureRequest { views: vec!["by_day".into()], ..FeatureRequest::default() };
+    let mut session = client.exchange(&ExchangeRequest { features: wanted, with_keys: false }, &days.schema()).await.expect("a session");
+    let e = session.features(&days).await.expect_err("no date");
+    assert!(e.remedy == Remedy::Invalid && e.message.contains("soon is no value of type Date32"), "{e}");
 }
 
 #[tokio::test]

@@ -31,9 +31,32 @@ impl<const N: usize> Fixed<N> {
         }
     }
 
+    /// Adds a number of two limbs at a limb's position.
+    #[inline]
+    pub(crate) fn add_at(&mut self, x: i128, at: usize) {
+        let mut term = [(x >> 127) as u64; N];
+        term[..at].fill(0);
+        term[at] = x as u64;
+        if let Some(place) = term.get_mut(at + 1) {
+            *place = (x >> 64) as u64;
+        }
+        self.add(&Fixed(term));
+    }
+
     /// Adds or subtracts a magnitude of up to three limbs at a limb's position.
     #[inline]
     pub(crate) fn accumulate(&mut self, negative: bool, magnitude: [u64; 3], at: usize) {
+        // Where the compiler knows the position, the term stays in registers.
+        match at {
+            0 => self.accumulate_at(negative, magnitude, 0),
+            1 => self.accumulate_at(negative, magnitude, 1),
+            2 => self.accumulate_at(negative, magnitude, 2),
+            _ => self.accumulate_at(negative, magnitude, at),
+        }
+    }
+
+    #[inline(always)]
+    fn accumulate_at(&mut self, negative: bool, magnitude: [u64; 3], at: usize) {
         let mut term = [0u64; N];
         for (step, limb) in magnitude.into_iter().enumerate() {
             if let Some(place) = term.get_mut(at + step) {

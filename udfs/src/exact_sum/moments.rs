@@ -5,6 +5,11 @@
 
 use super::{ExactSum, Finite, Fixed};
 
+/// The biased exponent of the least doubles of the fixed part: those of a mantissa times 2^-96.
+pub(super) const LEAST: u32 = 1075 - 96;
+/// By how much the exponents of the greatest lie above it.
+pub(super) const FITS: u32 = 17 + 96;
+
 /// The unit in which the fixed part counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
@@ -54,8 +59,8 @@ impl Part {
     pub(crate) fn double(&mut self, x: f64, take_back: bool, squares: bool) -> bool {
         let bits = x.to_bits();
         let biased = (bits >> 52 & 0x7ff) as u32;
-        let exponent = biased.wrapping_sub(1075 - 96);
-        if exponent > 17 + 96 {
+        let exponent = biased.wrapping_sub(LEAST);
+        if exponent > FITS {
             // Zeros fit too; subnormals, tiny, huge and special values do not.
             return bits << 1 == 0;
         }

@@ -92,7 +92,7 @@ pub(super) fn result_type(function: Function, value: Option<&DataType>) -> Resul
     };
     let kind = Kind::of(value)?;
     let numeric = || {
-        if kind.is_numeric() { Ok(()) } else { Err(ProgramError(format!("{name} takes a number, not {}", sql_name(value)))) }
+        if kind.is_numeric() { Ok(()) } else { Err(ProgramError(format!("{name} takes a number, not {}", crate::names::sql_name(value)))) }
     };
     let probability = |p: f64| {
         if (0.0..=1.0).contains(&p) { Ok(()) } else { Err(ProgramError(format!("{name} takes a fraction from 0 to 1, not {p}"))) }

@@ -4,7 +4,7 @@
 
 use super::store::{Layout, Place, Store, low_mask};
 use super::{Dictionary, Run};
-use crate::exact_sum::{Moments, NAN, Number, Unit};
+use crate::exact_sum::{Gather, Moments, NAN, Number, Unit};
 use crate::output::Cell;
 use crate::program::{Kind, Lane, Program};
 
@@ -275,16 +275,21 @@ impl<'a> LaneView<'a> {
     #[inline]
     pub(crate) fn sum(&self, low: usize, high: usize, take_back: bool, squares: bool, into: &mut Moments) {
         let Some(column) = self.column else { return };
-        match (column.kind, column.place) {
-            (Kind::Float64, Place::Word(place)) => {
-                let words = column.store.words(place);
-                self.each(low, high, |row| into.double(f64::from_bits(words[row]), take_back, squares));
+        let mut gather = Gather::default();
+        for from in (low..high).step_by(Gather::ROWS) {
+            let to = high.min(from + Gather::ROWS);
+            match (column.kind, column.place) {
+                (Kind::Float64, Place::Word(place)) => {
+                    let words = column.store.words(place);
+                    self.each(from, to, |row| gather.double(f64::from_bits(words[row]), take_back, squares, into));
+                }
+                (Kind::Float32, _) => {
+                    self.each(from, to, |row| gather.double(widen(column.word(row) as u32), take_back, squares, into));
+                }
+                (Kind::Decimal { .. }, _) => self.each(from, to, |row| into.part.whole(column.wide(row), take_back, squares)),
+                _ => self.each(from, to, |row| gather.whole(column.key64(row), squares)),
             }
-            (Kind::Float32, _) => {
-                self.each(low, high, |row| into.double(widen(column.word(row) as u32), take_back, squares));
-            }
-            (Kind::Decimal { .. }, _) => self.each(low, high, |row| into.part.whole(column.wide(row), take_back, squares)),
-            _ => self.each(low, high, |row| into.part.whole(i128::from(column.key64(row)), take_back, squares)),
+            gather.give(take_back, squares, into);
         }
     }
 

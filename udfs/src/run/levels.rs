@@ -1,16 +1,24 @@
 //! Least or greatest keys of blocks, of sixteen blocks, of sixteen times sixteen, and so on.
 
+use super::grow;
+
 const FAN: usize = 16;
 
 /// A tree of winners over blocks; level 0 has one key per block, a higher level only full groups.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Levels {
-    levels: Vec<Vec<i128>>,
+#[derive(Debug, Clone)]
+pub(crate) struct Levels<K> {
+    levels: Vec<Vec<K>>,
 }
 
-impl Levels {
+impl<K> Default for Levels<K> {
+    fn default() -> Self {
+        Levels { levels: Vec::new() }
+    }
+}
+
+impl<K: Copy> Levels<K> {
     /// Adds a block's key.
-    pub(crate) fn push(&mut self, key: i128, pick: impl Fn(i128, i128) -> i128) {
+    pub(crate) fn push(&mut self, key: K, pick: impl Fn(K, K) -> K) {
         let mut key = key;
         let mut level = 0;
         loop {
@@ -18,6 +26,7 @@ impl Levels {
                 self.levels.push(Vec::new());
             }
             let keys = &mut self.levels[level];
+            grow(keys, 1);
             keys.push(key);
             if !keys.len().is_multiple_of(FAN) {
                 return;
@@ -26,6 +35,16 @@ impl Levels {
             key = group[1..].iter().fold(group[0], |best, key| pick(best, *key));
             level += 1;
         }
+    }
+
+    /// How many blocks there are.
+    pub(crate) fn len(&self) -> usize {
+        self.levels.first().map_or(0, Vec::len)
+    }
+
+    /// The keys of the blocks, without those of groups.
+    pub(crate) fn keys(&self) -> &[K] {
+        self.levels.first().map_or(&[], |keys| keys)
     }
 
     /// Keeps the first `blocks` blocks.
@@ -38,14 +57,14 @@ impl Levels {
     }
 
     /// Drops the first `blocks` blocks.
-    pub(crate) fn drop_front(&mut self, blocks: usize, pick: impl Fn(i128, i128) -> i128) {
+    pub(crate) fn drop_front(&mut self, blocks: usize, pick: impl Fn(K, K) -> K) {
         let Some(keys) = self.levels.first_mut().map(std::mem::take) else { return };
         self.levels.clear();
         keys[blocks.min(keys.len())..].iter().for_each(|key| self.push(*key, &pick));
     }
 
     /// The winner of the blocks `low..high` and `best`.
-    pub(crate) fn query(&self, low: usize, high: usize, best: i128, pick: impl Fn(i128, i128) -> i128) -> i128 {
+    pub(crate) fn query(&self, low: usize, high: usize, best: K, pick: impl Fn(K, K) -> K) -> K {
         let (mut low, mut high, mut best) = (low, high, best);
         for keys in &self.levels {
             if low >= high {
@@ -66,7 +85,7 @@ impl Levels {
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.levels.iter().map(|keys| keys.capacity() * 16 + 24).sum()
+        self.levels.iter().map(|keys| keys.capacity() * size_of::<K>() + 24).sum()
     }
 }
 

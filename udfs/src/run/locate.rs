@@ -1,5 +1,7 @@
 //! From frames and instants to rows: where each frame's rows begin and end, and which folded rows belong to it.
 
+use std::hint::black_box;
+
 use super::Run;
 use super::base::{FoldedRows, within};
 use super::store::low_mask;
@@ -17,8 +19,7 @@ pub(crate) struct Located<'a> {
 impl Run {
     /// The first physical row with a time of at least `time`.
     pub(crate) fn first_at(&self, time: i64) -> usize {
-        let times = &self.store.words(0)[self.start()..self.end()];
-        self.start() + times.partition_point(|at| (*at as i64) < time)
+        self.first_not(|at| at < time)
     }
 
     /// The first physical row with a time after `time`.
@@ -27,7 +28,44 @@ impl Run {
         if times.last().is_none_or(|last| *last as i64 <= time) {
             return self.end();
         }
-        self.start() + times.partition_point(|at| *at as i64 <= time)
+        self.first_not(|at| at <= time)
+    }
+
+    /// The first physical row whose time is not before a bound.
+    fn first_not(&self, is_before: impl Fn(i64) -> bool) -> usize {
+        let (start, end) = (self.start(), self.end());
+        let (low, high) = self.directory().map_or((start, end), |directory| directory.narrow(start, end, &is_before));
+        low + self.store.words(0)[low..high].partition_point(|at| is_before(*at as i64))
+    }
+
+    /// Begins to read what evaluating needs whatever the frames.
+    ///
+    /// An entity that nobody asked about for a while is in no cache, and each of its lines costs as much as adding a
+    /// dozen rows. Reading one word of each of them in a row, for nothing, lets those waits overlap.
+    pub(crate) fn warm(&self, program: &Program) {
+        if self.scratch || self.len == 0 {
+            return;
+        }
+        black_box(match self.directory() {
+            Some(directory) => self.store.warm_at(&program.layout, self.end() - 1) ^ directory.warm(),
+            None => self.store.warm(),
+        });
+    }
+
+    /// Begins to read what evaluating frames needs of a run with a directory.
+    pub(crate) fn warm_frames(&self, program: &Program, located: &[Located<'_>]) {
+        let Some(directory) = self.directory().filter(|_| !self.scratch && self.len > 0) else { return };
+        let mut read = 0;
+        let mut before = self.end();
+        for place in located {
+            for row in [place.high, place.low] {
+                if row != before {
+                    read ^= directory.warm_at(row) ^ self.store.warm_at(&program.layout, row);
+                    before = row;
+                }
+            }
+        }
+        black_box(read);
     }
 
     /// The end of the events that count at an instant.

@@ -6,6 +6,9 @@
 use crate::program::{Kind, Lane};
 use crate::window::Frame;
 
+/// The words of a line of memory, on the machines that we know.
+const LINE: usize = 8;
+
 /// Where a value column is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -34,6 +37,8 @@ pub(crate) struct Layout {
     masks: usize,
     distinct: usize,
     sessions: usize,
+    /// The 64-bit columns that are read row by row at the edges of frames.
+    pub(crate) edges: Vec<usize>,
     /// The session frames, in the order of their bit columns: (frame, gap).
     pub(crate) session_frames: Vec<(usize, i64)>,
 }
@@ -56,6 +61,10 @@ impl Layout {
                 Kind::Decimal { .. } => Place::Wide(take(&mut layout.words, 2)),
             });
         }
+        let read =
+            |value: &usize| lanes.iter().any(|lane| lane.value == Some(*value) && (lane.needs.moments() | lane.needs.min | lane.needs.max));
+        let column = |value: usize| if let Place::Word(column) = layout.values[value] { Some(column) } else { None };
+        layout.edges = (0..kinds.len()).filter(read).filter_map(column).collect();
         let gap = |(frame, of): (usize, &Frame)| if let Frame::Session { gap } = of { Some((frame, *gap)) } else { None };
         layout.session_frames = frames.iter().enumerate().filter_map(gap).collect();
         layout.validity = take(&mut layout.bits, kinds.len());
@@ -169,6 +178,23 @@ impl Store {
     pub(crate) fn set_bit(&mut self, layout: &Layout, column: usize, row: usize, value: bool) {
         let at = self.bit_base(layout, column) + row / 64;
         self.words[at] = self.words[at] & !(1 << (row % 64)) | u64::from(value) << (row % 64);
+    }
+
+    /// Reads a word of every line; see `Run::warm`.
+    pub(crate) fn warm(&self) -> u64 {
+        self.words.iter().step_by(LINE).fold(0, |all, word| all ^ word)
+    }
+
+    /// Reads the lines around a row that the edge of a frame needs; see `Run::warm`.
+    pub(crate) fn warm_at(&self, layout: &Layout, row: usize) -> u64 {
+        let of_column = |column: &usize| {
+            let words = self.words(*column);
+            let lines = words[row.saturating_sub(2 * LINE)..words.len().min(row + 2 * LINE)].iter().step_by(LINE);
+            lines.fold(0, |all, word| all ^ word)
+        };
+        let words = layout.edges.iter().map(of_column).fold(0, |all, one| all ^ one);
+        let group = row.min(self.capacity() - 1) / 64;
+        (0..layout.bits).fold(words, |all, column| all ^ self.words[self.bit_base(layout, column) + group])
     }
 
     /// Moves to another capacity, leaving out the first `drop` rows (a multiple of 64) of `end`.

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 
+pub use crate::names::sql_name;
+
 /// TIMESTAMP.
 pub(super) fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
@@ -133,29 +135,6 @@ pub(super) fn union_common(left: &DataType, right: &DataType) -> Option<DataType
         (Utf8View, other) | (other, Utf8View) if matches!(other, Date32 | BinaryView) || is_timestamp(other) => Some(other.clone()),
         (Date32, other) | (other, Date32) if is_timestamp(other) => Some(other.clone()),
         _ => numeric_common(left, right),
-    }
-}
-
-/// A type as SQL writes it.
-pub fn sql_name(data_type: &DataType) -> String {
-    use DataType::*;
-    match data_type {
-        Boolean => "BOOLEAN".into(),
-        Int8 => "TINYINT".into(),
-        Int16 => "SMALLINT".into(),
-        Int32 => "INTEGER".into(),
-        Int64 => "BIGINT".into(),
-        Float32 => "REAL".into(),
-        Float64 => "DOUBLE".into(),
-        Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
-        Utf8View => "VARCHAR".into(),
-        BinaryView => "VARBINARY".into(),
-        Date32 => "DATE".into(),
-        Timestamp(..) => "TIMESTAMP".into(),
-        Duration(_) | Interval(_) => "INTERVAL".into(),
-        List(item) => format!("{}[]", sql_name(item.data_type())),
-        Null => "NULL".into(),
-        other => other.to_string(),
     }
 }
 

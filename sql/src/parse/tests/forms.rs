@@ -79,6 +79,10 @@ fn show_kind(kind: &StatementKind) -> String {
             format!("copy {} to {}{}", copy.query, copy.path, copy.format.map_or(String::new(), |(format, _)| format!(" {format}")))
         }
         StatementKind::Reprocess { stream } => format!("reprocess {stream}"),
+        StatementKind::ResumeStream { stream } => format!("resume {stream}"),
+        StatementKind::ShowStreamStatus { stream } => {
+            format!("show status{}", stream.as_ref().map_or(String::new(), |stream| format!(" {stream}")))
+        }
         StatementKind::Show(list) => format!("show {list:?}"),
         StatementKind::Describe { name } => format!("describe {name}"),
         StatementKind::ShowCreate { name, kind } => {
@@ -387,6 +391,11 @@ fn data_in_and_out() {
 #[test]
 fn the_rest() {
     check("SHOW STREAMS; show feature views; SHOW FEATURES", "show Streams; show FeatureViews; show Features");
+    check(
+        "SHOW STREAM STATUS; show stream status for \"S\"; SHOW STREAM STATUS FOR status",
+        "show status; show status S; show status status",
+    );
+    check("RESUME STREAM s PAST GAP; resume stream past past gap", "resume s; resume past");
     check("DESCRIBE \"S$late\"; DESC t", "describe S$late; describe t");
     check(
         "SHOW CREATE s; SHOW CREATE STREAM s; SHOW CREATE FEATURE VIEW v",

@@ -5,7 +5,8 @@
 //! a row that goes and a row that comes.
 //!
 //! Eviction keeps the left events that instants from the horizon on can read, the versions since the oldest of these, and the newest
-//! version before it. Below [`Enrich::exact_from`] a change cannot be applied and the view is rebuilt from history by its owner.
+//! version before it. A newest version that goes is followed by one that is no longer held:
+//! that is an error, upon which the owner builds the view anew from history.
 
 mod codec;
 
@@ -19,7 +20,7 @@ use asof_sql::plan::AsofJoin;
 use hashbrown::HashMap;
 
 use super::{Change, Node};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::op::events::Events;
 use crate::state::key::EntityKeys;
 
@@ -183,6 +184,10 @@ impl Enrich {
                 if take(&mut group.right, &row) {
                     self.bytes -= row.bytes();
                 }
+                let seen = |v: &Row| v.time < self.exact_from || (!strict && v.time == self.exact_from);
+                if seen(&row) && !group.right.iter().any(|v| seen(v) && v.place() > row.place()) {
+                    return Err(Error::unavailable("the version that takes the place of one that goes is no longer held"));
+                }
             } else {
                 self.bytes += row.bytes();
                 insert(&mut group.right, row);
@@ -279,9 +284,5 @@ impl Enrich {
     pub(super) fn memory_bytes(&self) -> usize {
         let groups: usize = self.groups.keys().map(|k| k.len() + size_of::<(Box<[u8]>, Group)>()).sum();
         self.bytes + groups + self.left.memory_bytes() + self.right.memory_bytes()
-    }
-
-    pub(super) fn exact_from(&self) -> i64 {
-        self.exact_from.max(self.left.exact_from()).max(self.right.exact_from())
     }
 }

@@ -64,18 +64,21 @@ pub(super) async fn sweep(
 ) -> DfResult<(Vec<Swept>, Vec<Option<(u32, u32)>>)> {
     let threads = pieces.threads();
     let rows_of_piece = Arc::new(spine_pieces(&spine));
+    // The longest pieces first, so that no thread is left alone with one at the end.
+    let mut order: Vec<usize> = (0..=PIECES).collect();
+    order.sort_by_key(|piece| std::cmp::Reverse(rows_of_piece[*piece].len()));
+    let order = Arc::new(order);
     let (pieces, next) = (Arc::new(pieces), Arc::new(AtomicUsize::new(0)));
     let tasks: Vec<_> = (0..threads)
         .map(|_| {
-            let (pieces, next, view, spine, rows_of_piece) =
-                (pieces.clone(), next.clone(), view.clone(), spine.clone(), rows_of_piece.clone());
+            let (pieces, next, view, spine) = (pieces.clone(), next.clone(), view.clone(), spine.clone());
+            let (order, rows_of_piece) = (order.clone(), rows_of_piece.clone());
             SpawnedTask::spawn_blocking(move || {
                 let mut done = Vec::new();
                 loop {
-                    let piece = next.fetch_add(1, Ordering::Relaxed);
-                    if piece > PIECES {
+                    let Some(&piece) = order.get(next.fetch_add(1, Ordering::Relaxed)) else {
                         return Ok::<_, Error>(done);
-                    }
+                    };
                     let rows = &rows_of_piece[piece];
                     if !rows.is_empty() {
                         done.push(sweep_piece(&pieces, piece, &view, &spine, rows, strict)?);

@@ -1,0 +1,219 @@
+//! The client library's consumer: how it is set up, what it is asked, and what it tells by itself.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::statistics::Statistics;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::Gap;
+use crate::error::{Error, Result};
+use crate::registry::options::kafka::{KafkaOptions, Start};
+use crate::registry::options::setting::Setting;
+
+/// How long a broker may take to answer a question.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// What holds unless the user says otherwise.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("client.id", "asof"),
+    ("socket.nagle.disable", "true"),
+    // The library's own queue, before the thread that decodes.
+    ("queued.max.messages.kbytes", "32768"),
+    // A queue that was full is filled again at once, not after a second.
+    ("fetch.queue.backoff.ms", "10"),
+];
+
+/// What holds whatever the user says.
+const FIXED: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    // What is gone is told, not passed over.
+    ("auto.offset.reset", "error"),
+    ("isolation.level", "read_committed"),
+    ("statistics.interval.ms", "1000"),
+    ("check.crcs", "true"),
+];
+
+/// What the library tells of a topic by itself.
+#[derive(Debug, Default)]
+pub struct Progress {
+    told: Mutex<Told>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    ends: BTreeMap<i32, i64>,
+    error: Option<String>,
+}
+
+impl Progress {
+    /// The offset behind the last record that can be read of a partition, as of the last second; `None` where it is not known.
+    pub fn end(&self, partition: i32) -> Option<i64> {
+        self.told().ends.get(&partition).copied()
+    }
+
+    /// What keeps the library from reading; `None` where it reads.
+    pub fn error(&self) -> Option<String> {
+        self.told().error.clone()
+    }
+
+    /// Something was read.
+    pub fn reads(&self) {
+        let mut told = self.told();
+        if told.error.is_some() {
+            told.error = None;
+        }
+    }
+
+    /// Something keeps it from being read.
+    pub(super) fn fails(&self, why: &str) {
+        self.told().error = Some(why.to_owned());
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes what the library tells by itself.
+#[derive(Debug)]
+pub(super) struct Watch {
+    topic: String,
+    progress: Arc<Progress>,
+}
+
+impl ClientContext for Watch {
+    fn stats(&self, statistics: Statistics) {
+        let Some(topic) = statistics.topics.get(&self.topic) else { return };
+        let mut told = self.progress.told();
+        for (number, partition) in &topic.partitions {
+            // Records of open transactions cannot be read yet.
+            let end = if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset };
+            if *number >= 0 && end >= 0 {
+                told.ends.insert(*number, end);
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(topic = self.topic, %error, reason, "the client library tells of an error");
+        self.progress.told().error = Some(reason.to_owned());
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                tracing::warn!(topic = self.topic, facility, "{message}");
+            }
+            _ => tracing::debug!(topic = self.topic, facility, "{message}"),
+        }
+    }
+}
+
+impl ConsumerContext for Watch {}
+
+/// A consumer of one topic.
+pub struct Client {
+    pub(super) consumer: BaseConsumer<Watch>,
+    pub(super) topic: String,
+    pub(super) has_group: bool,
+    /// What the library tells by itself.
+    pub progress: Arc<Progress>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Sets a consumer up; nothing is asked of the broker yet.
+    ///
+    /// - Errors: [`crate::error::Kind::Invalid`] for a property that the library does not take; [`crate::error::Kind::Unavailable`] where
+    ///   a secret is not where it should be.
+    pub fn open(options: &KafkaOptions) -> Result<Self> {
+        let mut config = ClientConfig::new();
+        for (key, value) in DEFAULTS {
+            config.set(*key, *value);
+        }
+        for (key, setting) in &options.properties {
+            config.set(key, setting.value()?);
+        }
+        for (key, value) in FIXED {
+            config.set(*key, *value);
+        }
+        config.set("bootstrap.servers", &options.brokers);
+        // The library wants the name of a group, also where its offsets are of no use to anybody.
+        config.set("group.id", options.group.as_deref().unwrap_or("asof"));
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        let progress = Arc::new(Progress::default());
+        let watch = Watch { topic: options.topic.clone(), progress: progress.clone() };
+        let consumer = config.create_with_context(watch).map_err(|e| match e {
+            KafkaError::ClientConfig(_, why, key, _) => {
+                let open = options.properties.get(&key).is_none_or(|s| matches!(s, Setting::Plain(_)));
+                let why = if open { format!(": {why}") } else { String::new() };
+                Error::invalid(format!("the Kafka client does not take the option \"kafka.{key}\"{why}"))
+            }
+            e => Error::invalid(format!("the Kafka client cannot be set up: {e}")),
+        })?;
+        Ok(Self { consumer, topic: options.topic.clone(), has_group: options.group.is_some(), progress })
+    }
+
+    /// The partitions of the topic, ascending.
+    pub fn partitions(&self) -> Result<Vec<i32>> {
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), ANSWER).map_err(|e| self.error(&e))?;
+        let found = metadata.topics().iter().find(|t| t.name() == self.topic);
+        let mut partitions: Vec<i32> = found.iter().flat_map(|t| t.partitions()).map(|p| p.id()).collect();
+        if partitions.is_empty() {
+            return Err(Error::unavailable(format!("there is no topic \"{}\"", self.topic)));
+        }
+        partitions.sort_unstable();
+        Ok(partitions)
+    }
+
+    /// Where reading begins of partitions of which nothing was read.
+    pub fn first_offsets(&self, start: Start, partitions: &[i32]) -> Result<Vec<(i32, i64)>> {
+        let watermarks = |p: i32| self.consumer.fetch_watermarks(&self.topic, p, ANSWER).map_err(|e| self.error(&e));
+        let Start::At(micros) = start else {
+            let one = |p: &i32| watermarks(*p).map(|(first, end)| (*p, if start == Start::Earliest { first } else { end }));
+            return partitions.iter().map(one).collect();
+        };
+        let mut list = TopicPartitionList::new();
+        for p in partitions {
+            // The least millisecond that is not before the time asked for.
+            let millis = micros.div_euclid(1000) + i64::from(micros.rem_euclid(1000) > 0);
+            list.add_partition_offset(&self.topic, *p, Offset::Offset(millis)).map_err(|e| self.error(&e))?;
+        }
+        let found = self.consumer.offsets_for_times(list, ANSWER).map_err(|e| self.error(&e))?;
+        let one = |p: &i32| match found.find_partition(&self.topic, *p).map(|e| e.offset()) {
+            Some(Offset::Offset(offset)) => Ok((*p, offset)),
+            _ => watermarks(*p).map(|(_, end)| (*p, end)),
+        };
+        partitions.iter().map(one).collect()
+    }
+
+    /// The partitions that do not have the record that is wanted next, nor end there.
+    pub fn gaps(&self, wanted: &[(i32, i64)]) -> Result<Vec<Gap>> {
+        let mut gaps = Vec::new();
+        for (partition, wanted) in wanted.iter().copied() {
+            let watermarks = self.consumer.fetch_watermarks(&self.topic, partition, ANSWER);
+            let (first, end) = watermarks.map_err(|e| self.error(&e))?;
+            self.progress.told().ends.insert(partition, end);
+            if wanted < first || wanted > end {
+                gaps.push(Gap { partition, wanted, first, end });
+            }
+        }
+        Ok(gaps)
+    }
+
+    pub(super) fn error(&self, e: &KafkaError) -> Error {
+        Error::unavailable(format!("the topic \"{}\" cannot be read now: {e}", self.topic))
+    }
+}

@@ -1,0 +1,460 @@
+//! Streams that are read from a log, by a process that serves: one task per stream feeds the stream's pipeline and the views.
+//!
+//! What was read is in the online state at once and in history with the next commit, by rows or by time, whichever comes first; a read of
+//! history commits first, so that nobody sees less there than was served. What fails for a while is tried again with the same records,
+//! since the log keeps them. A gap in the log, or an error that waiting does not mend, stops the stream until somebody decides. A process
+//! that lost the lease never commits, forgets what it staged, and waits. Not here: polling and decoding (`connect::kafka`), what a commit
+//! holds (`connect::ingest::staged`).
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::task::JoinHandle;
+
+use super::{Inner, OpenStream, Output};
+use crate::connect::ingest::{IngestCounts, decode_options};
+use crate::connect::kafka::{Client, Decoding, Event, Gap, Reader};
+use crate::connect::status::SourceState;
+use crate::crash::crash_point;
+use crate::error::{Error, Kind, Result};
+use crate::registry::options::kafka::{KafkaOptions, Start};
+use crate::registry::{Connector, Stream};
+use crate::stream::decode::{RegistryClient, Schemas};
+
+/// How long what failed waits before it is tried again, at first and at most.
+const WAIT_FIRST: Duration = Duration::from_millis(100);
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How often the memory of the online state is compared with its bound.
+const LOOK_AT_STATE: Duration = Duration::from_millis(100);
+
+/// The streams that are read, and how each is.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    enabled: AtomicBool,
+    running: Mutex<BTreeMap<String, Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+    halt: Arc<Halt>,
+}
+
+/// What stopped a stream, and how it is told to go on.
+#[derive(Debug, Default)]
+struct Halt {
+    gaps: StdMutex<Vec<Gap>>,
+    resume: Notify,
+}
+
+impl Halt {
+    fn gaps(&self) -> MutexGuard<'_, Vec<Gap>> {
+        self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why the reading of a stream ended.
+enum End {
+    /// It was asked to.
+    Asked,
+    /// The engine is gone.
+    Gone,
+}
+
+/// A wait that grows with every failure.
+struct Backoff(Duration);
+
+impl Backoff {
+    fn new() -> Self {
+        Self(WAIT_FIRST)
+    }
+
+    fn next(&mut self) -> Duration {
+        let wait = self.0;
+        self.0 = (2 * wait).min(WAIT_MAX);
+        wait
+    }
+}
+
+/// The name of a topic's partition in history.
+fn partition_name(options: &KafkaOptions, partition: i32) -> String {
+    format!("{}/{partition}", options.topic)
+}
+
+fn kafka_of(definition: &Stream) -> Result<&KafkaOptions> {
+    match &definition.options.connector {
+        Connector::Kafka(options) => Ok(options),
+        _ => Err(Error::invalid("the stream is not read from Kafka")),
+    }
+}
+
+/// Asks the broker something, off the threads that compute.
+async fn ask<T: Send + 'static>(client: &Arc<Client>, question: impl FnOnce(&Client) -> Result<T> + Send + 'static) -> Result<T> {
+    let client = client.clone();
+    let asked = tokio::task::spawn_blocking(move || question(&client)).await;
+    asked.map_err(|e| Error::internal(format!("asking the broker stopped: {e}")))?
+}
+
+impl Inner {
+    /// Reads every stream that has a log, from now on; to be called again and again, for streams that came since.
+    pub(super) async fn keep_sources(self: &Arc<Self>) {
+        self.sources.enabled.store(true, Ordering::Release);
+        let registry = self.registry();
+        let logs = registry.streams.iter().filter(|(_, s)| matches!(s.options.connector, Connector::Kafka(_)));
+        let mut running = self.sources.running.lock().await;
+        for (name, _) in logs {
+            if running.contains_key(name) {
+                continue;
+            }
+            let (stop, stopped) = watch::channel(false);
+            let halt = Arc::new(Halt::default());
+            let task = tokio::spawn(read(Arc::downgrade(self), name.clone(), halt.clone(), stopped));
+            running.insert(name.clone(), Running { stop, task, halt });
+        }
+    }
+
+    /// Whether this process reads logs.
+    pub(super) fn reads_logs(&self) -> bool {
+        self.sources.enabled.load(Ordering::Acquire)
+    }
+
+    /// Ends the reading of a stream, or of all; what was staged is committed.
+    pub(super) async fn stop_sources(&self, stream: Option<&str>) {
+        let mut running = self.sources.running.lock().await;
+        let names: Vec<String> = running.keys().filter(|n| stream.is_none_or(|s| s == *n)).cloned().collect();
+        for name in names {
+            let Some(source) = running.remove(&name) else { continue };
+            source.stop.send_replace(true);
+            if let Err(e) = source.task.await {
+                tracing::warn!(stream = name, error = %e, "the reading of a stream ended badly");
+            }
+        }
+    }
+
+    /// `RESUME STREAM ... PAST GAP`: goes on behind records that the broker deleted before they were read; the commit records the gap.
+    pub(super) async fn resume_stream(&self, stream: &str) -> Result<Output> {
+        let halt = self.sources.running.lock().await.get(stream).map(|r| r.halt.clone());
+        let gaps = halt.as_ref().map(|h| h.gaps().clone()).unwrap_or_default();
+        let Some(halt) = halt.filter(|_| !gaps.is_empty()) else {
+            return Err(Error::invalid(format!("stream \"{stream}\" is not stopped at a gap")));
+        };
+        let definition = self.definition(stream)?;
+        let options = kafka_of(&definition)?;
+        let mut open = self.holding(stream).await?;
+        for gap in &gaps {
+            open.pipeline.skip_to(&partition_name(options, gap.partition), gap.first, true).await?;
+        }
+        halt.gaps().clear();
+        halt.resume.notify_one();
+        let told: Vec<String> = gaps.iter().map(|g| format!("partition {} from {} to {}", g.partition, g.wanted, g.first)).collect();
+        let message = format!("stream \"{stream}\" goes on; passed over: {}", told.join(", "));
+        Ok(Output::Done { message, counts: None })
+    }
+
+    /// Commits what is staged, as the process that writes the stream.
+    pub(super) async fn commit_staged(&self, stream: &str, open: &mut OpenStream) -> Result<()> {
+        if open.pipeline.staged_since().is_none() {
+            return Ok(());
+        }
+        let Some(lease) = &open.lease else { return Err(Error::closed(format!("the lease of stream \"{stream}\" is lost"))) };
+        lease.check().await?;
+        open.pipeline.flush().await?;
+        let now = self.now();
+        self.statuses.update(stream, |status| status.partitions.iter_mut().for_each(|p| p.last_commit = Some(now)));
+        if let Some(took) = open.pipeline.history().commit_took() {
+            self.metrics.step(stream, &IngestCounts::default(), Some(took));
+        }
+        Ok(())
+    }
+
+    /// Forgets what this process had of a stream that another one writes now.
+    async fn lost(&self, stream: &str) {
+        self.written.write().unwrap_or_else(PoisonError::into_inner).remove(stream);
+        self.streams.lock().await.remove(stream);
+        for (_, online) in self.views.reading(stream) {
+            online.invalidate();
+        }
+    }
+
+    /// Where partitions are read from: behind what history holds, or where the stream begins.
+    async fn positions(&self, stream: &str, client: &Arc<Client>, partitions: Vec<i32>, start: Start) -> Result<Vec<(i32, i64)>> {
+        let definition = self.definition(stream)?;
+        let options = kafka_of(&definition)?;
+        let mut open = self.holding(stream).await?;
+        let mut from = Vec::new();
+        for partition in partitions {
+            let name = partition_name(options, partition);
+            let next = match open.pipeline.committed_offset(&name).await? {
+                Some(next) => next,
+                None => {
+                    let first = ask(client, move |c| c.first_offsets(start, &[partition])).await?;
+                    let next = first.first().map_or(0, |(_, next)| *next);
+                    // A process that dies now begins at the same place.
+                    open.pipeline.skip_to(&name, next, false).await?;
+                    next
+                }
+            };
+            from.push((partition, next));
+        }
+        Ok(from)
+    }
+}
+
+/// Waits until the reading is to end.
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    // Whoever could ask being gone is as good as being asked.
+    let _ = stop.wait_for(|s| *s).await;
+}
+
+/// Reads a stream until it is asked to end.
+async fn read(engine: Weak<Inner>, stream: String, halt: Arc<Halt>, mut stop: watch::Receiver<bool>) {
+    let mut backoff = Backoff::new();
+    loop {
+        let began = Instant::now();
+        let error = match read_once(&engine, &stream, &halt, &mut stop).await {
+            Ok(End::Asked | End::Gone) => return,
+            Err(e) => e,
+        };
+        let Some(inner) = engine.upgrade() else { return };
+        if began.elapsed() > WAIT_MAX {
+            backoff = Backoff::new();
+        }
+        if error.kind() == Kind::Closed {
+            inner.lost(&stream).await;
+        }
+        let passes = matches!(error.kind(), Kind::Unavailable | Kind::Closed);
+        let elsewhere = match inner.definition(&stream) {
+            Ok(definition) if !inner.is_written(&stream) => inner.holder_of(&definition).await.unwrap_or(None),
+            _ => None,
+        };
+        match elsewhere {
+            Some(holder) => inner.statuses.say(&stream, SourceState::Elsewhere, Some(holder)),
+            None => {
+                tracing::warn!(stream, error = %error, passes, "the stream is not read");
+                let state = if passes { SourceState::Paused } else { SourceState::Stopped };
+                inner.statuses.say(&stream, state, Some(error.message().to_owned()));
+            }
+        }
+        drop(inner);
+        let again = async { if passes { tokio::time::sleep(backoff.next()).await } else { halt.resume.notified().await } };
+        tokio::select! {
+            () = asked(&mut stop) => return,
+            () = again => {}
+        }
+    }
+}
+
+/// Reads a stream until something fails.
+async fn read_once(engine: &Weak<Inner>, stream: &str, halt: &Halt, stop: &mut watch::Receiver<bool>) -> Result<End> {
+    let Some(inner) = engine.upgrade() else { return Ok(End::Gone) };
+    let definition = inner.definition(stream)?;
+    let options = kafka_of(&definition)?.clone();
+    drop(inner.holding(stream).await?);
+    inner.statuses.say(stream, SourceState::Starting, None);
+    let opening = options.clone();
+    let opened = tokio::task::spawn_blocking(move || Client::open(&opening)).await;
+    let client = Arc::new(opened.map_err(|e| Error::internal(format!("the client did not start: {e}")))??);
+    let partitions = ask(&client, Client::partitions).await?;
+    let from = inner.positions(stream, &client, partitions, options.start).await?;
+    let wanted = from.clone();
+    stopped_at(halt, ask(&client, move |c| c.gaps(&wanted)).await?)?;
+    let skew = definition.options.max_future_skew.unwrap_or(inner.settings.max_future_skew_default_us);
+    let registry = definition.options.records.registry_settings()?;
+    let schemas = registry.map(|settings| RegistryClient::try_new(settings).map(|client| Arc::new(client) as Arc<dyn Schemas>));
+    let decoding = Decoding {
+        schema: definition.schema.clone(),
+        format: options.format,
+        schemas: schemas.transpose()?,
+        options: decode_options(&definition, inner.settings.record_bytes_max, None),
+        max_future_skew_us: skew,
+    };
+    inner.statuses.update(stream, |status| {
+        status.retain(|name| from.iter().any(|(p, _)| partition_name(&options, *p) == name));
+        for (partition, next) in &from {
+            let p = status.partition(&partition_name(&options, *partition));
+            (p.offset, p.end_offset) = (*next, client.progress.end(*partition));
+        }
+        status.say(SourceState::Running, None);
+    });
+    let mut reader = Reader::start(client.clone(), &from, decoding)?;
+    drop(inner);
+    tracing::info!(stream, topic = options.topic, partitions = from.len(), "reading");
+    let mut feed = Feed { engine: engine.clone(), stream: stream.to_owned(), options, client: client.clone(), looked: Instant::now() };
+    loop {
+        let Some(due) = feed.due().await else { return Ok(End::Gone) };
+        let event = tokio::select! {
+            biased;
+            () = asked(stop) => {
+                feed.flush(&reader).await?;
+                return Ok(End::Asked);
+            }
+            () = tokio::time::sleep_until(due.into()) => {
+                feed.flush_or_wait(&reader).await?;
+                continue;
+            }
+            event = reader.next() => event,
+        };
+        match event {
+            Some(Event::Records { partition, decoded, next }) => {
+                let mut backoff = Backoff::new();
+                loop {
+                    let Err(e) = feed.take(partition, &decoded, next).await else { break };
+                    if e.kind() != Kind::Unavailable {
+                        return Err(e);
+                    }
+                    feed.say(SourceState::Paused, Some(&e));
+                    tokio::select! {
+                        () = asked(stop) => return Ok(End::Asked),
+                        () = tokio::time::sleep(backoff.next()) => {}
+                    }
+                }
+                if feed.is_full().await {
+                    feed.flush_or_wait(&reader).await?;
+                }
+            }
+            Some(Event::NewPartitions(new)) => {
+                let Some(inner) = engine.upgrade() else { return Ok(End::Gone) };
+                // A partition that came while the topic was read is read from its first record.
+                let from = inner.positions(stream, &client, new, Start::Earliest).await?;
+                reader.assign(from);
+            }
+            Some(Event::Gap(gaps)) => {
+                feed.flush(&reader).await?;
+                stopped_at(halt, gaps)?;
+            }
+            Some(Event::Failed(e)) => {
+                feed.flush(&reader).await?;
+                return Err(e);
+            }
+            None => return Err(Error::unavailable("the thread that reads the topic has ended")),
+        }
+    }
+}
+
+/// A gap is an error that only somebody's decision mends.
+fn stopped_at(halt: &Halt, gaps: Vec<Gap>) -> Result<()> {
+    if gaps.is_empty() {
+        return Ok(());
+    }
+    let told: Vec<String> = gaps.iter().map(ToString::to_string).collect();
+    *halt.gaps() = gaps;
+    Err(Error::data(format!(
+        "the log does not go on where history ends: {}; RESUME STREAM ... PAST GAP goes on without them",
+        told.join("; ")
+    )))
+}
+
+/// From a reader to a stream's pipeline.
+struct Feed {
+    engine: Weak<Inner>,
+    stream: String,
+    options: KafkaOptions,
+    client: Arc<Client>,
+    looked: Instant,
+}
+
+impl Feed {
+    fn engine(&self) -> Result<Arc<Inner>> {
+        self.engine.upgrade().ok_or_else(|| Error::closed("the engine is gone"))
+    }
+
+    fn say(&self, state: SourceState, error: Option<&Error>) {
+        if let Some(inner) = self.engine.upgrade() {
+            inner.statuses.say(&self.stream, state, error.map(|e| e.message().to_owned()));
+        }
+    }
+
+    /// When the next commit is due; `None` where the engine is gone.
+    async fn due(&self) -> Option<Instant> {
+        let inner = self.engine.upgrade()?;
+        let since = match inner.stream(&self.stream).await {
+            Ok(open) => open.lock().await.pipeline.staged_since(),
+            Err(_) => None,
+        };
+        let interval = Duration::from_micros(self.options.commit_interval_us.unsigned_abs());
+        Some(since.unwrap_or_else(Instant::now) + interval)
+    }
+
+    async fn is_full(&self) -> bool {
+        let Ok(inner) = self.engine() else { return false };
+        match inner.stream(&self.stream).await {
+            Ok(open) => open.lock().await.pipeline.staged_rows() >= self.options.commit_rows,
+            Err(_) => false,
+        }
+    }
+
+    /// Takes records in: judged, staged, and seen by every view that reads the stream.
+    async fn take(&mut self, partition: i32, decoded: &crate::stream::decode::Decoded, next: i64) -> Result<()> {
+        let inner = self.engine()?;
+        if self.looked.elapsed() > LOOK_AT_STATE {
+            self.looked = Instant::now();
+            inner.check_state()?;
+        }
+        let open = inner.stream(&self.stream).await?;
+        let mut open = open.lock().await;
+        let now = inner.now();
+        let name = partition_name(&self.options, partition);
+        let step = open.pipeline.stage(&name, decoded, next, now).await?;
+        let counts = inner.applied(&self.stream, &open, step).await;
+        crash_point("state.applied");
+        let watermark = open.pipeline.watermark(&name);
+        drop(open);
+        inner.statuses.update(&self.stream, |status| {
+            let end = self.client.progress.end(partition);
+            let p = status.partition(&name);
+            p.offset = next;
+            p.end_offset = end.map(|end| end.max(next));
+            p.watermark = watermark;
+            p.accepted += counts.accepted;
+            p.duplicate += counts.duplicate;
+            p.late += counts.late;
+            p.rejected += counts.rejected;
+            status.say(SourceState::Running, None);
+        });
+        Ok(())
+    }
+
+    /// Commits, and tells the group.
+    async fn flush(&self, reader: &Reader) -> Result<()> {
+        let inner = self.engine()?;
+        let open = inner.stream(&self.stream).await?;
+        let mut open = open.lock().await;
+        inner.commit_staged(&self.stream, &mut open).await?;
+        let committed = open.pipeline.take_flushed();
+        drop(open);
+        let number = |name: &str| name.rsplit_once('/').and_then(|(_, p)| p.parse::<i32>().ok());
+        let offsets: Vec<(i32, i64)> = committed.iter().filter_map(|(name, next)| Some((number(name)?, *next))).collect();
+        inner.statuses.update(&self.stream, |status| {
+            for p in &mut status.partitions {
+                p.end_offset = number(&p.partition).and_then(|n| self.client.progress.end(n)).map(|end| end.max(p.offset));
+            }
+            // Where the brokers cannot be reached, the library goes on trying.
+            match self.client.progress.error() {
+                Some(e) => status.say(SourceState::Paused, Some(e)),
+                None => status.say(SourceState::Running, None),
+            }
+        });
+        if !offsets.is_empty() {
+            reader.committed(offsets);
+        }
+        Ok(())
+    }
+
+    /// As [`Self::flush`]; where the storage fails, what is staged stays for the next time.
+    async fn flush_or_wait(&self, reader: &Reader) -> Result<()> {
+        match self.flush(reader).await {
+            Err(e) if e.kind() == Kind::Unavailable => {
+                tracing::warn!(stream = self.stream, error = %e, "a commit failed and is tried again");
+                self.say(SourceState::Paused, Some(&e));
+                tokio::time::sleep(WAIT_FIRST).await;
+                Ok(())
+            }
+            done => done,
+        }
+    }
+}

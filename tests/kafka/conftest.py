@@ -1,0 +1,103 @@
+"""What the tests share: one broker for all, topics and warehouses of their own, and a broker of its own for the tests that stop it.
+
+The binary is in $ASOF_BIN; tests/kafka/run sets it. $KAFKA names a broker that runs already.
+"""
+
+import itertools
+import os
+import signal
+
+import pytest
+
+from broker import Broker
+from registry import Registry
+from server import Server
+from world import World
+
+NUMBERS = itertools.count()
+
+
+def pytest_configure(config):
+    """Told to end, the tests end what they started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    config.addinivalue_line("markers", "waits(what): a test of what is not built yet; $ASOF_TEST_WAITING=1 runs these too")
+
+
+def pytest_collection_modifyitems(config, items):
+    """What waits for a part that is not built is left out, and said; it neither passes nor fails."""
+    if os.environ.get("ASOF_TEST_WAITING"):
+        return
+    waiting = [item for item in items if item.get_closest_marker("waits")]
+    items[:] = [item for item in items if item not in waiting]
+    config.hook.pytest_deselected(items=waiting)
+    for item in waiting:
+        print(f"left out: {item.nodeid} waits for {item.get_closest_marker('waits').args[0]}")
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory):
+    if "KAFKA" in os.environ:
+        yield Broker(os.environ["KAFKA_DIR"], os.environ["KAFKA"])
+        return
+    started = Broker(tmp_path_factory.mktemp("kafka"))
+    yield started
+    started.down()
+
+
+@pytest.fixture
+def own_broker(tmp_path):
+    """A broker that the test may restart and kill."""
+    started = Broker(tmp_path / "kafka")
+    yield started
+    started.down()
+
+
+@pytest.fixture
+def topics():
+    """Makes topics with names of their own, and closes their clients."""
+    made = []
+
+    def create(broker, partitions=1, **config):
+        made.append(broker.create(f"topic-{os.getpid()}-{next(NUMBERS)}", partitions, **config))
+        return made[-1]
+
+    yield create
+    for topic in made:
+        topic.close()
+
+
+@pytest.fixture
+def topic(broker, topics):
+    return topics(broker)
+
+
+@pytest.fixture
+def world(topic, tmp_path):
+    """A world over one partition; `World.create` makes its stream and view."""
+    return World(topic, tmp_path / "warehouse")
+
+
+@pytest.fixture
+def servers(tmp_path):
+    """Starts servers; those that a test left alive are ended well, and must end well."""
+    started = []
+
+    def start(warehouse, *options, **rest):
+        started.append(Server(warehouse, tmp_path / f"server-{len(started)}", *options, **rest))
+        return started[-1]
+
+    failure = None
+    yield start
+    for server in started:
+        try:
+            server.__exit__(None, None, None)
+        except AssertionError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+
+
+@pytest.fixture
+def registry():
+    with Registry() as started:
+        yield started

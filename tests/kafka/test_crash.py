@@ -1,0 +1,131 @@
+"""Crashes: by kill -9 at random moments, and at every named point. After each recovery all is as if nothing had happened.
+
+$ASOF_KILLS is how many times the server is killed (default 8); $ASOF_SEED begins another sequence of moments and records.
+"""
+
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+
+import dialect
+from broker import until
+from world import Flow
+
+KILLS = int(os.environ.get("ASOF_KILLS", 8))
+SEED = int(os.environ.get("ASOF_SEED", 1))
+
+
+def test_kill_at_random_moments(world, servers):
+    """Each round: records flow, the server is killed somewhere in between and started again; history and values are compared."""
+    seeded = random.Random(SEED)
+    flow = Flow(SEED)
+    server = servers(world.warehouse, *dialect.CHECKPOINT_OFTEN)
+    world.create(server)
+    print(f"seed {SEED}")
+    for round_ in range(KILLS):
+        moment = time.monotonic() + seeded.uniform(0, 1.5)
+        while time.monotonic() < moment:
+            world.topic.send(flow.take(seeded.randint(1, 20)))
+            # The pace of the producer, so that the moment falls into a commit as well as between two.
+            time.sleep(seeded.uniform(0, 0.02))
+        server.kill()
+        server.__exit__(None, None, None)
+        world.topic.send(flow.take(seeded.randint(10, 50)))
+        world.topic.flush()
+        server = servers(world.warehouse, *dialect.CHECKPOINT_OFTEN)
+        world.caught_up(server)
+        world.check_stored()
+        world.check_served(server, instants=seeded.sample(world.instants(), 2))
+        if round_ % 50 == KILLS % 50 or round_ == KILLS - 1:
+            world.check_counts()
+            world.check_table(server)
+            world.check_trained(server)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("point", dialect.CRASH_POINTS)
+def test_crash_at(world, servers, point, times):
+    """The process aborts when it comes to a point for the n-th time, and a process without the crash goes on from there."""
+    flow = Flow(times * 100 + dialect.CRASH_POINTS.index(point))
+    with servers(world.warehouse) as server:
+        world.create(server)
+        world.topic.produce(flow.take(150))
+        world.caught_up(server)
+    crashing = servers(world.warehouse, *dialect.CHECKPOINT_OFTEN, crash=f"{point}:{times}", wait=False)
+
+    def feed():
+        # Points are passed once a commit or a checkpoint: there must be enough of them.
+        if crashing.process.poll() is None:
+            world.topic.produce(flow.take(60))
+        return crashing.process.poll() is not None
+
+    until(feed, f"{point} for the {times}. time", 60)
+    crashing.crashed()
+    server = servers(world.warehouse)
+    world.caught_up(server)
+    world.check(server)
+
+
+@pytest.mark.parametrize("point", ["late.committed", "rejected.committed", "history.committed"])
+def test_crash_again_and_again(world, servers, point):
+    """A crash in the replay of a crash: the tables that were committed before are skipped each time."""
+    with servers(world.warehouse) as server:
+        world.create(server)
+    flow = Flow(21)
+    for _ in range(3):
+        world.topic.produce(flow.take(100))
+        servers(world.warehouse, crash=f"{point}:1", wait=False).crashed()
+    server = servers(world.warehouse)
+    world.caught_up(server)
+    world.check(server)
+
+
+def checkpoints(world):
+    folder = world.warehouse / "checkpoints"
+    return sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_mtime_ns) if folder.exists() else []
+
+
+@pytest.mark.parametrize("damage", ["one bit", "cut", "no checkpoints"])
+def test_damaged_checkpoints(world, servers, damage):
+    """A checkpoint that is damaged is refused by name, and the one before or history takes its place."""
+    server = servers(world.warehouse, *dialect.CHECKPOINT_OFTEN)
+    world.create(server)
+    flow, seen = Flow(22), 0
+    for _ in range(3):
+        world.topic.produce(flow.take(200))
+        world.caught_up(server)
+        until(lambda n=seen: len(checkpoints(world)) > n, "a checkpoint")
+        seen = len(checkpoints(world))
+    server.kill()
+    newest = checkpoints(world)[-1]
+    if damage == "no checkpoints":
+        shutil.rmtree(world.warehouse / "checkpoints")
+    else:
+        data = bytearray(newest.read_bytes())
+        data[len(data) // 2] ^= 1
+        newest.write_bytes(data if damage == "one bit" else data[: len(data) // 2])
+    world.topic.produce(flow.take(100))
+    server = servers(world.warehouse)
+    world.caught_up(server)
+    world.check(server)
+    if damage != "no checkpoints":
+        assert newest.name in server.log, server.log
+
+
+def test_a_restart_does_not_wait_for_the_session(world, servers):
+    """Static membership: the member that comes back has its partitions at once, whether it left well or not."""
+    server = servers(world.warehouse)
+    world.create(server, **{dialect.SESSION: "45000"})
+    flow = Flow(23)
+    for how in (signal.SIGKILL, signal.SIGTERM):
+        world.topic.produce(flow.take(50))
+        world.caught_up(server)
+        server.end(how)
+        world.topic.produce(flow.take(50))
+        server = servers(world.warehouse)
+        world.caught_up(server, seconds=20)
+    world.check(server)

@@ -5,6 +5,7 @@
 //! of any operator.
 
 pub mod checkpoint;
+mod compact;
 mod connection;
 mod explain;
 mod metrics;

@@ -29,6 +29,10 @@ use crate::wire::Served;
 
 /// How often leases are renewed, and views built that have no state.
 const KEEP_EVERY: Duration = Duration::from_secs(3);
+/// How often it is looked whether a checkpoint is due.
+const CHECKPOINTS_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether history has many small files.
+const COMPACT_EVERY: Duration = Duration::from_secs(10);
 
 /// Of 100; half is the usual priority, and this is nice 9 where there is nice.
 const WORK_PRIORITY: u8 = 25;
@@ -106,7 +110,7 @@ async fn serve(
     };
     let keeping = work.spawn(keep(engine.clone(), ready));
     // Not among what keeps the leases: a large one takes longer than a lease lasts.
-    let checkpointing = work.spawn(keep_checkpoints(engine.clone()));
+    let behind = [work.spawn(keep_checkpoints(engine.clone())), work.spawn(keep_compact(engine.clone()))];
     let idle = |i: usize| options.idle_seconds.get(i).map(|s| Duration::from_secs((*s).into()));
     let mut limits = Limits {
         endpoints: options.endpoints.into(),
@@ -135,8 +139,8 @@ async fn serve(
     let backend = Arc::new(Served::new(engine.clone(), work.handle().clone()));
     let served = asof_flight::serve(backend, listener, ServerOptions { limits, tls, token, ready: is_ready }, stopped).await;
     keeping.abort();
-    // One that is under way leaves no manifest, and nothing that the last ones do not remove.
-    checkpointing.abort();
+    // A checkpoint that is under way leaves no manifest, a rewrite no commit: what they put is of no use to anybody.
+    behind.iter().for_each(tokio::task::JoinHandle::abort);
     if let Some(answering) = answering {
         answering.abort();
     }
@@ -163,11 +167,21 @@ async fn keep(engine: Engine, ready: watch::Sender<bool>) {
 
 /// Takes checkpoints of views whenever they are due.
 async fn keep_checkpoints(engine: Engine) {
-    let mut ticks = tokio::time::interval(KEEP_EVERY);
+    let mut ticks = tokio::time::interval(CHECKPOINTS_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         engine.keep_checkpoints().await;
+    }
+}
+
+/// Rewrites small files of history.
+async fn keep_compact(engine: Engine) {
+    let mut ticks = tokio::time::interval(COMPACT_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        engine.keep_compact().await;
     }
 }
 

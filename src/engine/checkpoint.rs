@@ -381,7 +381,7 @@ impl Inner {
             let version = manifest.streams.iter().find(|s| s.stream == *name).map(|s| s.version);
             let version = version.filter(|v| *v < history.version() && !asof_udfs::seeded_bug("checkpoint-forgets-version"));
             let Some(version) = version else { continue };
-            let since = history.since(version).await?.ok_or_else(unfollowed)?;
+            let since = history.since(version).await?;
             let exact_from = online.exact_from();
             let time = history.schema().event_time();
             for rows in &since.gone {

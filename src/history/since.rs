@@ -1,8 +1,7 @@
 //! What changed in the set of visible events since a version of history: what brings a state of that version up to date.
 //!
 //! Rows are only ever added; with a primary key a new one may hide an old one. So the rows that come are the visible ones of new files,
-//! and those that go are the rows of old files that are hidden now and were not. Where old files are gone, as after a compaction, nothing is
-//! said: the state is made from all of history.
+//! and those that go are the rows of old files that are hidden now and were not. Files that were rewritten since are read as they were.
 
 use std::sync::Arc;
 
@@ -26,14 +25,11 @@ pub struct Since {
 }
 
 impl StreamHistory {
-    /// What changed after a version; `None` where that cannot be said.
-    pub async fn since(&self, version: i64) -> Result<Option<Since>> {
+    /// What changed after a version.
+    pub async fn since(&self, version: i64) -> Result<Since> {
         let table = self.part(Part::History);
         let (now, before) = (table.current(), table.at(Some(version)).await?);
-        let (files, old) = (now.files(table).await?, before.files(table).await?);
-        if old.iter().any(|f| files.get(&f.path).is_none()) {
-            return Ok(None);
-        }
+        let old = before.files(table).await?;
         let options = TableOptions { version: Some(now.version()), since: Some(version), ..TableOptions::default() };
         let come = self.table(Part::History, options).await?;
         let (hidden, hidden_before) = (self.losers(&now).await?, self.losers(&before).await?);
@@ -70,7 +66,7 @@ impl StreamHistory {
                 }
             }
         }
-        Ok(Some(Since { gone, come }))
+        Ok(Since { gone, come })
     }
 
     /// The mark that the commit of a version carries; `None` for a commit that is not one of rows.

@@ -4,6 +4,8 @@
 //! a DataFusion plan (everything else). Locks, in this order: the catalog's, a stream's pipeline, a view's state. Not here: the meaning
 //! of any operator.
 
+pub mod checkpoint;
+mod compact;
 mod connection;
 mod explain;
 mod metrics;
@@ -260,9 +262,10 @@ impl Engine {
         self.inner.metrics.encode()
     }
 
-    /// Releases what this process holds of the warehouse.
+    /// Takes the last checkpoints and releases what this process holds of the warehouse.
     pub async fn close(self) -> Result<()> {
         self.inner.stop_sources(None).await;
+        self.inner.last_checkpoints().await;
         let streams = std::mem::take(&mut *self.inner.streams.lock().await);
         for stream in streams.into_values() {
             let mut stream = stream.lock().await;

@@ -8,22 +8,27 @@
 //!
 //! A [`Commit`] holds what one step of ingestion read and how far each source then is, as Delta's application transactions. Late and
 //! rejected rows are committed first, history last, each with the same transactions; whoever repeats a step after a crash
-//! skips, table by table, what is there. So a record is in exactly one table, exactly once. The tables take appends only, hold no deletion
-//! vectors and no column mapping, and keep their log, so that every version stays readable, to other tools too.
+//! skips, table by table, what is there. So a record is in exactly one table, exactly once. Rows are only ever
+//! added; the tables hold no deletion vectors and no column mapping, and keep their log and every file, so that every version stays readable,
+//! to other tools too.
 //!
 //! - [`write`]: rows to Parquet files by event date, with the statistics that readers prune by.
 //! - [`scan`]: the tables as DataFusion sees them, pruned by event time.
 //! - [`visible`]: which rows of a primary key's conflicts are seen: only the greatest in the order of the stream.
 //! - [`lookup`]: which identities are there already.
+//! - [`since`]: what changed since a version.
+//! - [`compact`]: small files become large ones.
 //!
 //! To read the events in order of arrival, scan with the hidden columns (`TableOptions { hidden: true, all_rows: true, .. }`) and sort
 //! by `_arrived_at`, `_partition`, `_offset`.
 //!
 //! Not here: what is late or a duplicate (`stream`), who may write (`warehouse::lease`).
 
+pub mod compact;
 mod files;
 pub mod lookup;
 pub mod scan;
+pub mod since;
 mod stats;
 mod table;
 pub mod visible;
@@ -274,6 +279,11 @@ impl StreamHistory {
     /// The newest version of history that this process knows: its own commits, and what [`StreamHistory::refresh`] found.
     pub fn version(&self) -> i64 {
         self.inner.history.current().version()
+    }
+
+    /// The folder of its tables: the lineage.
+    pub fn folder(&self) -> &str {
+        self.inner.history.folder()
     }
 
     /// Looks for commits of other processes, in all three tables; returns the version of history.

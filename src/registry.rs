@@ -41,6 +41,8 @@ pub struct DefinedView {
     pub view: Arc<View>,
     /// The statement that defines it, as written.
     pub sql: String,
+    /// The folder of its checkpoints: its name and the number of the entry that created it, so that no other view of the name has it.
+    pub folder: String,
 }
 
 /// An external table.

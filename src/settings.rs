@@ -37,6 +37,10 @@ pub struct Settings {
     pub commit_rows: usize,
     /// The entities of one `FOR ENTITY`.
     pub entities_max: usize,
+    /// How long a process that serves waits between two checkpoints of a view, microseconds; 0: none is written, at the end neither.
+    pub checkpoint_interval_us: i64,
+    /// The memory for chunks of a checkpoint that wait to be put, bytes; what goes beyond is put while ingestion waits.
+    pub checkpoint_memory_bytes: usize,
 }
 
 impl Default for Settings {
@@ -53,6 +57,8 @@ impl Default for Settings {
             spine_rows_max: 4_000_000,
             commit_rows: 250_000,
             entities_max: 100_000,
+            checkpoint_interval_us: 60_000_000,
+            checkpoint_memory_bytes: 1 << 30,
         }
     }
 }

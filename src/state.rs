@@ -1,4 +1,5 @@
-//! What the streaming path remembers: keys and the sharded index of runs. It knows neither SQL nor streams.
+//! What the streaming path remembers: keys, the sharded index of runs, and the bytes of both. It knows neither SQL nor streams.
 
+pub mod columns;
 pub mod index;
 pub mod key;

@@ -1,10 +1,11 @@
 //! The warehouse: one URL under which everything durable lives, through `object_store`.
 //!
 //! Opening one checks `<warehouse>/format`, so that no other module meets a layout it does not know. [`catalog`] is the append-only
-//! log of definitions, [`lease`] says which process writes what. Every file is put whole, and put only if absent where two
-//! processes could write the same one. Not here: history (`history`), checkpoints of the online state (`state`).
+//! log of definitions, [`lease`] says which process writes what, [`checkpoints`] keeps online states. Every file is put whole, and put only
+//! if absent where two processes could write the same one. Not here: history (`history`).
 
 pub mod catalog;
+pub mod checkpoints;
 pub mod lease;
 
 use std::collections::{BTreeSet, HashSet};
@@ -183,6 +184,16 @@ impl Warehouse {
         done.map_err(|e| Error::unavailable(format!("cannot write warehouse \"{}\" to the disk: {e}", self.inner.url)))?;
         lock(&self.inner.placed).extend(placing);
         Ok(())
+    }
+
+    /// Removes a folder whose files are gone, where storage has folders at all.
+    pub(crate) fn remove_empty_folder(&self, path: &Path) {
+        if let Some(folder) = self.inner.url.to_file_path().ok().filter(|_| self.inner.url.scheme() == "file") {
+            let folder = folder.join(path.as_ref());
+            // One that is not empty stays, which is right.
+            let _ = std::fs::remove_dir(&folder);
+            lock(&self.inner.placed).remove(&folder);
+        }
     }
 
     /// The bytes of a file; `None` where there is none.

@@ -17,7 +17,7 @@ const LOOKUPS: usize = 2_000_000;
 const CHECKED: usize = 2_000;
 
 /// Three numeric columns of an event are held; 20 features over three windows.
-const DEFINITIONS: &str = "
+pub(crate) const DEFINITIONS: &str = "
 CREATE STREAM events (
   user_id VARCHAR NOT NULL, amount DOUBLE, balance DOUBLE, merchant BIGINT, ts TIMESTAMP NOT NULL,
   WATERMARK FOR ts AS ts - INTERVAL '30 seconds'

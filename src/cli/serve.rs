@@ -29,6 +29,10 @@ use crate::wire::Served;
 
 /// How often leases are renewed, and views built that have no state.
 const KEEP_EVERY: Duration = Duration::from_secs(3);
+/// How often it is looked whether a checkpoint is due.
+const CHECKPOINTS_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether history has many small files.
+const COMPACT_EVERY: Duration = Duration::from_secs(10);
 
 /// Of 100; half is the usual priority, and this is nice 9 where there is nice.
 const WORK_PRIORITY: u8 = 25;
@@ -57,7 +61,8 @@ pub(super) fn run(warehouse: &str, options: &args::ServeOptions) -> Result<Code,
     let work = runtime(Builder::new_multi_thread().on_thread_start(stand_back), "work", cores)?;
     let serving = runtime(&mut Builder::new_multi_thread(), "serve", options.serving_threads.map_or(cores, |n| n as usize))?;
     let read_path = if options.online_only { ReadPath::Online } else { ReadPath::Auto };
-    let settings = Settings { read_path, ..Settings::default() };
+    let checkpoint_interval_us = i64::from(options.checkpoint_seconds).saturating_mul(1_000_000);
+    let settings = Settings { read_path, checkpoint_interval_us, ..Settings::default() };
     let engine = work.block_on(Engine::builder().warehouse(warehouse).settings(settings).build())?;
     let served = serving.block_on(serve(&engine, &work, options, tls, token));
     // What the server took on is finished and flushed before the leases go back.
@@ -104,6 +109,8 @@ async fn serve(
         stop.send_replace(true);
     };
     let keeping = work.spawn(keep(engine.clone(), ready));
+    // Not among what keeps the leases: a large one takes longer than a lease lasts.
+    let behind = [work.spawn(keep_checkpoints(engine.clone())), work.spawn(keep_compact(engine.clone()))];
     let idle = |i: usize| options.idle_seconds.get(i).map(|s| Duration::from_secs((*s).into()));
     let mut limits = Limits {
         endpoints: options.endpoints.into(),
@@ -132,6 +139,8 @@ async fn serve(
     let backend = Arc::new(Served::new(engine.clone(), work.handle().clone()));
     let served = asof_flight::serve(backend, listener, ServerOptions { limits, tls, token, ready: is_ready }, stopped).await;
     keeping.abort();
+    // A checkpoint that is under way leaves no manifest, a rewrite no commit: what they put is of no use to anybody.
+    behind.iter().for_each(tokio::task::JoinHandle::abort);
     if let Some(answering) = answering {
         answering.abort();
     }
@@ -153,6 +162,26 @@ async fn keep(engine: Engine, ready: watch::Sender<bool>) {
             Err(e) => tracing::warn!(error = %e, "a view has no online state yet"),
         }
         engine.keep_sources().await;
+    }
+}
+
+/// Takes checkpoints of views whenever they are due.
+async fn keep_checkpoints(engine: Engine) {
+    let mut ticks = tokio::time::interval(CHECKPOINTS_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        engine.keep_checkpoints().await;
+    }
+}
+
+/// Rewrites small files of history.
+async fn keep_compact(engine: Engine) {
+    let mut ticks = tokio::time::interval(COMPACT_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        engine.keep_compact().await;
     }
 }
 

@@ -72,8 +72,6 @@ pub struct PartitionStatus {
     pub rejected: u64,
     /// When this process last committed records of it, microseconds.
     pub last_commit: Option<i64>,
-    /// When the newest checkpoint was made that holds it, microseconds. A time rather than an age, which would have to be kept up.
-    pub last_checkpoint: Option<i64>,
 }
 
 impl PartitionStatus {
@@ -224,7 +222,6 @@ mod tests {
             late: 4,
             rejected: 2,
             last_commit: Some(71),
-            last_checkpoint: None,
         };
         assert_eq!(status.partitions[0], zero);
         assert_eq!(status.partitions.iter().map(PartitionStatus::lag).collect::<Vec<_>>(), [Some(0), Some(9)]);

@@ -129,7 +129,6 @@ impl Metrics {
     }
 
     /// Takes note of a checkpoint of a view's state.
-    #[allow(dead_code, reason = "no checkpoint is made yet")]
     pub(crate) fn checkpointed(&self, view: &str, took: Duration) {
         self.checkpoints.get_or_create(&OfView { view: Label::new(view) }).observe(took.as_secs_f64());
     }

@@ -149,6 +149,11 @@ impl Inner {
                 Append::Done => {
                     registry.next += 1;
                     self.set_registry(registry);
+                    if let Change::Dropped(ObjectKind::FeatureView, name) = &change
+                        && let Some(dropped) = before.views.get(name)
+                    {
+                        self.remove_checkpoints(name, &dropped.folder).await;
+                    }
                     return self.defined(change, statement).await.map(Ok);
                 }
                 Append::Conflict => self.set_registry(crate::registry::Registry::replay(&self.warehouse.catalog().load().await?)?),

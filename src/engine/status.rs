@@ -42,23 +42,23 @@ pub(super) fn status_schema() -> SchemaRef {
     ]))
 }
 
-/// One row for each partition; one for a stream without any.
-fn status_rows(streams: &[StreamStatus], now: i64) -> Result<RecordBatch> {
-    let rows: Vec<(&StreamStatus, Option<&PartitionStatus>)> = streams
+/// One row for each partition; one for a stream without any. Each stream with the time of its checkpoint.
+fn status_rows(streams: &[(StreamStatus, Option<i64>)], now: i64) -> Result<RecordBatch> {
+    let rows: Vec<(&StreamStatus, Option<&PartitionStatus>, Option<i64>)> = streams
         .iter()
-        .flat_map(|s| {
-            let none = s.partitions.is_empty().then_some((s, None));
-            s.partitions.iter().map(move |p| (s, Some(p))).chain(none)
+        .flat_map(|(s, checkpoint)| {
+            let none = s.partitions.is_empty().then_some((s, None, *checkpoint));
+            s.partitions.iter().map(move |p| (s, Some(p), *checkpoint)).chain(none)
         })
         .collect();
-    let text = |of: fn(&StreamStatus) -> Option<&str>| -> ArrayRef { Arc::new(rows.iter().map(|(s, _)| of(s)).collect::<StringArray>()) };
-    let values = |of: fn(&PartitionStatus) -> Option<i64>| rows.iter().map(move |(_, p)| p.and_then(of));
+    let text = |of: fn(&StreamStatus) -> Option<&str>| -> ArrayRef { Arc::new(rows.iter().map(|(s, ..)| of(s)).collect::<StringArray>()) };
+    let values = |of: fn(&PartitionStatus) -> Option<i64>| rows.iter().map(move |(_, p, _)| p.and_then(of));
     let number = |of: fn(&PartitionStatus) -> Option<i64>| -> ArrayRef { Arc::new(values(of).collect::<Int64Array>()) };
     let instant = |of: fn(&PartitionStatus) -> Option<i64>| -> ArrayRef {
         Arc::new(values(of).collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
     };
-    let ages = values(|p| p.last_checkpoint).map(|at| at.map(|at| now.saturating_sub(at).max(0)));
-    let partitions: StringArray = rows.iter().map(|(_, p)| p.map(|p| p.partition.as_str())).collect();
+    let ages = rows.iter().map(|(_, p, checkpoint)| p.and(*checkpoint).map(|at| now.saturating_sub(at).max(0)));
+    let partitions: StringArray = rows.iter().map(|(_, p, _)| p.map(|p| p.partition.as_str())).collect();
     let columns: Vec<ArrayRef> = vec![
         text(|s| Some(&s.stream)),
         Arc::new(partitions),
@@ -104,7 +104,7 @@ impl Inner {
                 // The other streams are shown all the same.
                 status.say(state_after(&e), Some(e.message().to_owned()));
             }
-            found.push(status);
+            found.push((status, self.checkpointed_at(name)));
         }
         let batch = status_rows(&found, self.now())?;
         Ok(Ok(Output::Rows { schema: batch.schema(), batches: vec![batch], note: None }))
@@ -237,9 +237,8 @@ mod tests {
             late: 3,
             rejected: 4,
             last_commit: Some(2_000_000),
-            last_checkpoint: Some(4_000_000),
         };
-        let ahead = PartitionStatus { last_checkpoint: Some(9_000_000), ..PartitionStatus::default() };
+        let ahead = PartitionStatus::default();
         let s = StreamStatus {
             stream: "s".into(),
             state: SourceState::Paused,
@@ -247,13 +246,13 @@ mod tests {
             partitions: vec![partition, ahead],
         };
         let t = StreamStatus { stream: "t".into(), ..StreamStatus::default() };
-        let batch = status_rows(&[s, t], 7_500_000).expect("rows");
+        let batch = status_rows(&[(s, Some(4_000_000)), (t, Some(9_000_000))], 7_500_000).expect("rows");
         let row = |row: usize| -> String {
             let cells = batch.columns().iter().map(|c| array_value_to_string(c, row).expect("a text"));
             cells.collect::<Vec<_>>().join("|")
         };
         assert_eq!(row(0), "s|t/0|10|25|15|1970-01-01T00:00:01Z|1|2|3|4|1970-01-01T00:00:02Z|PT3.5S|paused|no room");
-        assert_eq!(row(1), "s||0||||0|0|0|0||P0D|paused|no room");
+        assert_eq!(row(1), "s||0||||0|0|0|0||PT3.5S|paused|no room");
         assert_eq!(row(2), "t||||||||||||idle|");
     }
 }

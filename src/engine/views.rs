@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
+use std::time::Instant;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::TimestampMicrosecondType;
@@ -13,9 +14,10 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::StreamExt;
 
 use super::Inner;
+use super::checkpoint::Known;
 use crate::connect::ingest::Changes;
 use crate::error::{Error, Result};
-use crate::history::{Part, StreamHistory, TableOptions};
+use crate::history::{HistoryTable, Part, StreamHistory, TableOptions};
 use crate::op::relation::batch::StreamScan;
 use crate::op::relation::stream::Change;
 use crate::op::window::View;
@@ -29,6 +31,8 @@ const BATCHES_AHEAD: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Views {
     online: RwLock<BTreeMap<String, Arc<OnlineView>>>,
+    /// Their checkpoints.
+    pub(super) known: Known,
 }
 
 impl Views {
@@ -59,7 +63,7 @@ impl Views {
 }
 
 impl Inner {
-    /// The online state of a view; built from history where it is not there.
+    /// The online state of a view; where it is not there, begun from a checkpoint or built from history.
     pub(crate) async fn online(&self, name: &str) -> Result<Arc<OnlineView>> {
         if let Some(online) = self.views.get(name) {
             // Streams that another process writes are looked at anew; one's own are known.
@@ -71,7 +75,9 @@ impl Inner {
             }
         }
         let registry = self.registry();
-        let view = registry.views.get(name).ok_or_else(|| Error::invalid(format!("unknown feature view \"{name}\"")))?.view.clone();
+        let defined = registry.views.get(name).ok_or_else(|| Error::invalid(format!("unknown feature view \"{name}\"")))?;
+        let view = defined.view.clone();
+        let begun = Instant::now();
         // No step may come between what is read of history and the first change that is applied.
         let mut names: Vec<&str> = view.plan.streams();
         names.sort_unstable();
@@ -88,10 +94,25 @@ impl Inner {
         }
         let scans = Self::pinned_held(held.iter().map(|h| h.pipeline.history()).zip(sorted_streams(&view)));
         let greatest = held.iter().filter_map(|h| h.pipeline.greatest()).max();
-        let online = Arc::new(OnlineView::try_new(view)?);
-        online.saw(greatest);
-        online.advance(self.horizon(&online.view, greatest));
-        bootstrap(&online, &scans, self.context.task_ctx()).await?;
+        let histories: Vec<(String, StreamHistory)> =
+            sorted_streams(&view).into_iter().zip(held.iter().map(|h| h.pipeline.history().clone())).collect();
+        let recovered = self.recovered(name, defined, &histories, greatest).await;
+        let checkpoint = recovered.as_ref().and_then(|_| self.views.known.newest(name)).map(|newest| newest.epoch);
+        let online = match recovered {
+            Some(online) => {
+                online.saw(greatest);
+                online.advance(self.horizon(&online.view, greatest));
+                online
+            }
+            None => {
+                let online = Arc::new(OnlineView::try_new(view)?);
+                online.saw(greatest);
+                online.advance(self.horizon(&online.view, greatest));
+                bootstrap(&online, &scans, self.context.task_ctx()).await?;
+                online
+            }
+        };
+        // What is in the state and not yet in history.
         for (stream, held) in sorted_streams(&online.view).iter().zip(&held) {
             for changes in held.pipeline.staged_changes() {
                 if let Changes::Rows { gone, come } = changes {
@@ -100,6 +121,7 @@ impl Inner {
             }
         }
         online.sweep();
+        self.views.known.begun(name, checkpoint, begun);
         self.views.put(name, online.clone());
         Ok(online)
     }
@@ -170,6 +192,17 @@ impl Inner {
 
     async fn apply_since(&self, online: &OnlineView, stream: &str, history: &StreamHistory, version: i64) -> Result<()> {
         let table = history.table(Part::History, TableOptions { since: Some(version), all_rows: true, ..TableOptions::default() }).await?;
+        self.apply_table(online, stream, history, table).await
+    }
+
+    /// Applies all rows of a table of history as rows that come.
+    pub(super) async fn apply_table(
+        &self,
+        online: &OnlineView,
+        stream: &str,
+        history: &StreamHistory,
+        table: Arc<HistoryTable>,
+    ) -> Result<()> {
         let plan = self.context.read_table(table)?.create_physical_plan().await?;
         let (sender, mut receiver) = tokio::sync::mpsc::channel(BATCHES_AHEAD);
         let context = self.context.task_ctx();
@@ -210,15 +243,11 @@ fn newest(history: &StreamHistory, changes: &Changes) -> Option<i64> {
     arrow::compute::max(times)
 }
 
-fn sorted_streams(view: &View) -> Vec<String> {
+/// The names of a view's streams in the order in which their pipelines are locked.
+pub(super) fn sorted_streams(view: &View) -> Vec<String> {
     let mut names: Vec<String> = view.plan.streams().into_iter().map(str::to_owned).collect();
     names.sort_unstable();
     names
-}
-
-fn canonical(batch: &RecordBatch, history: &StreamHistory) -> Result<RecordBatch> {
-    let columns = batch.columns()[..history.schema().columns().fields().len()].to_vec();
-    Ok(RecordBatch::try_new(history.schema().columns().clone(), columns)?)
 }
 
 /// Fills an empty state from history: right sides of joins before what they enrich, everything in bounded batches.
@@ -267,4 +296,9 @@ pub(crate) fn widen(batch: &RecordBatch, scan: &Scan) -> Result<RecordBatch> {
         })
         .collect();
     Ok(RecordBatch::try_new_with_options(scan.schema.clone(), columns, &RecordBatchOptions::new().with_row_count(Some(n)))?)
+}
+
+fn canonical(batch: &RecordBatch, history: &StreamHistory) -> Result<RecordBatch> {
+    let columns = batch.columns()[..history.schema().columns().fields().len()].to_vec();
+    Ok(RecordBatch::try_new(history.schema().columns().clone(), columns)?)
 }

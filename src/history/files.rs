@@ -1,6 +1,6 @@
 //! The data files of one version of a table, with what readers prune by.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use deltalake_core::kernel::{Add, LogicalFileView};
@@ -19,6 +19,8 @@ pub(super) struct DataFile {
     pub(super) path: String,
     /// In the warehouse's store.
     pub(super) location: Path,
+    /// The day that it lies under, as its path has it.
+    pub(super) date: Option<String>,
     pub(super) bytes: u64,
     pub(super) rows: Option<u64>,
     /// No row's time is less.
@@ -55,12 +57,14 @@ impl DataFile {
         let layout = table.layout();
         let time = layout.schema.field(layout.time).name();
         let stats = stats.map(|s| FileStats::parse(s, time)).unwrap_or_default();
-        let date = date.filter(|_| layout.by_date).and_then(write::parse_date);
+        let date = date.filter(|_| layout.by_date);
+        let day = date.and_then(write::parse_date);
         // A file without statistics, of another writer perhaps, may hold any time of its date.
-        let any = || date.map_or((i64::MIN, i64::MAX), write::times_of_date);
+        let any = || day.map_or((i64::MIN, i64::MAX), write::times_of_date);
         let (time_min, time_max) = stats.times.unwrap_or_else(any);
         let revision_max = stats.revision_max.unwrap_or(i32::MAX);
-        Ok(Self { path, location, bytes, rows: stats.rows, time_min, time_max, revision_max })
+        let date = date.map(str::to_owned);
+        Ok(Self { path, location, date, bytes, rows: stats.rows, time_min, time_max, revision_max })
     }
 
     /// Whether a row of the file may have a time in `[from, to]`.
@@ -106,13 +110,14 @@ impl Files {
         Ok(Self::new(files))
     }
 
-    /// These files and some more.
-    pub(super) fn with(self: &Arc<Self>, added: impl Iterator<Item = Arc<DataFile>>) -> Arc<Self> {
+    /// These files and some more, without those that were rewritten.
+    pub(super) fn with(self: &Arc<Self>, added: impl Iterator<Item = Arc<DataFile>>, removed: &HashSet<&str>) -> Arc<Self> {
         let added = added.collect::<Vec<_>>();
         if added.is_empty() {
             return Arc::clone(self);
         }
-        Arc::new(Self::new(self.files.iter().cloned().chain(added).collect()))
+        let files = self.files.iter().cloned().chain(added);
+        Arc::new(Self::new(files.filter(|file| !removed.contains(file.path.as_str())).collect()))
     }
 
     fn new(mut files: Vec<Arc<DataFile>>) -> Self {

@@ -25,7 +25,7 @@ use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr, execute_stream};
 
-use super::files::{DataFile, Files};
+use super::files::DataFile;
 use super::table::{Snapshot, Table};
 use super::visible::{Losers, VisibleExec};
 use super::{OFFSET, PARTITION, Part, REVISION, StreamHistory};
@@ -42,7 +42,7 @@ const RANGE_BYTES_MIN: usize = 256 * 1024;
 pub struct TableOptions {
     /// The version to read; `None` is the newest that this process knows.
     pub version: Option<i64>,
-    /// Only rows of files that came after this version.
+    /// Only rows that came after this version.
     pub since: Option<i64>,
     /// Only rows whose event time, in microseconds, lies between these, both included. (Of rejected records: when they arrived.)
     pub time_range: Option<(i64, i64)>,
@@ -71,12 +71,7 @@ impl HistoryTable {
         let all = snapshot.files(table).await?;
         let files = match options.since {
             None => all.iter().cloned().collect(),
-            Some(since) if since >= snapshot.version() => Vec::new(),
-            Some(since) => {
-                let before = table.at(Some(since)).await?;
-                let before: &Arc<Files> = before.files(table).await?;
-                all.iter().filter(|f| before.get(&f.path).is_none()).cloned().collect()
-            }
+            Some(since) => table.files_since(&snapshot, since).await?,
         };
         let stored = &table.layout().schema;
         let columns = history.schema().columns().fields().len();

@@ -4,18 +4,19 @@
 //! version of the snapshot it was compared on; whoever comes second compares again. What a failed put did to the log is read from
 //! the log, where each commit carries its own mark. Not here: which rows, which files (`write`), which tables together (`history`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
 use deltalake_core::checkpoints::create_checkpoint;
 use deltalake_core::kernel::transaction::{CommitData, CommitProperties, PROTOCOL, TransactionError};
-use deltalake_core::kernel::{Action, Add, DataType as DeltaType, DecimalType, PrimitiveType, StructField, Transaction, Version};
+use deltalake_core::kernel::{Action, Add, DataType as DeltaType, DecimalType, PrimitiveType, Remove, StructField, Transaction, Version};
 use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore};
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::table::state::DeltaTableState;
 use deltalake_core::{DeltaTable, DeltaTableError};
+use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -27,6 +28,7 @@ use super::files::{DataFile, Files};
 use super::visible::Losers;
 use super::{DATE, Outcome, Part, Progress};
 use crate::error::{Error, Kind, Result};
+use crate::time::{Clock, SystemClock};
 use crate::warehouse::Warehouse;
 
 /// How often a commit is compared anew where other processes commit to the same table.
@@ -37,6 +39,9 @@ const TRANSACTIONS_KEPT: usize = 10_000;
 
 /// How many old versions stay loaded.
 const VERSIONS_KEPT: usize = 4;
+
+/// How many entries of the log are read at once.
+const LOG_READS: usize = 8;
 
 /// How many commits lie between two checkpoints of the log.
 const CHECKPOINT_COMMITS: i64 = 100;
@@ -95,12 +100,20 @@ struct Base {
     seed: Option<Arc<Files>>,
 }
 
-/// What a commit of this process added.
+/// What a commit of this process added and, where it is a rewrite of rows that are there, took away.
 #[derive(Debug)]
 struct OwnCommit {
     version: i64,
     files: Vec<Arc<DataFile>>,
+    removed: Vec<String>,
     transactions: Vec<(String, i64)>,
+}
+
+/// What a commit does to the files of a table.
+struct Change {
+    removed: Vec<Remove>,
+    files: Vec<Add>,
+    operation: DeltaOperation,
 }
 
 impl Table {
@@ -235,14 +248,44 @@ impl Table {
         progress: &[Progress],
         info: Map<String, Value>,
     ) -> Result<Option<i64>> {
+        let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
+        self.put(snapshot, Change { removed: vec![], files, operation }, progress, info).await
+    }
+
+    /// Puts a commit as the version after `snapshot` by which files hold the rows of others, and no row changes; `None`, with the table's
+    /// newest version loaded, where that is taken.
+    pub(super) async fn try_rewrite(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        old: &[Arc<DataFile>],
+        files: Vec<Add>,
+        info: Map<String, Value>,
+    ) -> Result<Option<i64>> {
+        let now = SystemClock.now().0 / 1000;
+        let removed = old.iter().map(|file| Remove {
+            path: file.path.clone(),
+            data_change: false,
+            deletion_timestamp: Some(now),
+            extended_file_metadata: Some(true),
+            partition_values: Some(file.date.iter().map(|date| (DATE.to_owned(), Some(date.clone()))).collect()),
+            size: i64::try_from(file.bytes).ok(),
+            ..Remove::default()
+        });
+        let files = files.into_iter().map(|file| Add { data_change: false, ..file }).collect();
+        let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
+        self.put(snapshot, Change { removed: removed.collect(), files, operation }, &[], info).await
+    }
+
+    async fn put(&self, snapshot: &Arc<Snapshot>, change: Change, progress: &[Progress], info: Map<String, Value>) -> Result<Option<i64>> {
+        let Change { removed, files, operation } = change;
         let version = snapshot.version + 1;
         let number = to_delta(version).ok_or_else(|| self.no_version(version))?;
         let added = files.iter().map(|add| DataFile::added(self, add).map(Arc::new)).collect::<Result<Vec<_>>>()?;
+        let gone = removed.iter().map(|file| file.path.clone()).collect();
         let mark = uuid::Uuid::new_v4();
         let metadata = [(MARK_KEY.to_owned(), json!(mark.to_string())), (INFO_KEY.to_owned(), Value::Object(info))];
         let transactions = progress.iter().map(|p| Transaction::new(&p.app_id, p.version)).collect();
-        let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
-        let actions = files.into_iter().map(Action::Add).collect();
+        let actions = removed.into_iter().map(Action::Remove).chain(files.into_iter().map(Action::Add)).collect();
         let data = CommitData::new(actions, operation, HashMap::from(metadata), transactions);
         let bytes = data.get_bytes().map_err(|e| delta_error(&self.name, e.into()))?;
         let put = self.log.write_commit_entry(number, CommitOrBytes::LogBytes(bytes), mark).await;
@@ -262,7 +305,7 @@ impl Table {
         self.warehouse.sync(vec![log_entry(&self.path, number)]).await?;
         let transactions = progress.iter().map(|p| (p.app_id.clone(), p.version)).collect();
         let mut own = snapshot.own.clone();
-        own.push(Arc::new(OwnCommit { version, files: added, transactions }));
+        own.push(Arc::new(OwnCommit { version, files: added, removed: gone, transactions }));
         self.advance(Snapshot::new(Arc::clone(&snapshot.base), own));
         if (version + 1) % CHECKPOINT_COMMITS == 0 {
             self.start_checkpoint(number).await;
@@ -345,20 +388,52 @@ impl Table {
         }
     }
 
+    /// The mark of the commit that made a version.
+    pub(super) async fn mark(&self, version: i64) -> Result<Option<String>> {
+        match self.commit_value(version, MARK_KEY).await? {
+            Some(Value::String(mark)) => Ok(Some(mark)),
+            _ => Ok(None),
+        }
+    }
+
     async fn commit_value(&self, version: i64, key: &str) -> Result<Option<Value>> {
+        let mut actions = self.actions(version).await?;
+        let info = actions.iter_mut().find_map(|action| action.get_mut("commitInfo"));
+        Ok(info.and_then(|info| info.get_mut(key)).map(Value::take))
+    }
+
+    /// What the commit of a version did.
+    async fn actions(&self, version: i64) -> Result<Vec<Value>> {
         let name = &self.name;
         let missing = || Error::data(format!("{name} has no log entry of version {version}"));
         let number = to_delta(version).ok_or_else(missing)?;
         let bytes = self.log.read_commit_entry(number).await.map_err(|e| delta_error(name, e))?;
         let bytes = bytes.ok_or_else(missing)?;
-        for line in bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-            let mut action: Value =
-                serde_json::from_slice(line).map_err(|e| Error::data(format!("the log of {name} is damaged at version {version}: {e}")))?;
-            if let Some(info) = action.get_mut("commitInfo") {
-                return Ok(info.get_mut(key).map(Value::take));
-            }
+        let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        let damaged = |e| Error::data(format!("the log of {name} is damaged at version {version}: {e}"));
+        lines.map(|line| serde_json::from_slice(line).map_err(damaged)).collect()
+    }
+
+    /// The files by which rows came after version `since`, up to `snapshot`; those that were rewritten later among them, and no rewritten ones.
+    pub(super) async fn files_since(&self, snapshot: &Snapshot, since: i64) -> Result<Vec<Arc<DataFile>>> {
+        if since >= snapshot.version {
+            return Ok(Vec::new());
         }
-        Ok(None)
+        let before = self.at(Some(since)).await?;
+        let (now, before) = (snapshot.files(self).await?, before.files(self).await?);
+        // What was rewritten since holds no row of before, so that what is new among the files is new among the rows.
+        if before.iter().all(|file| now.get(&file.path).is_some()) {
+            return Ok(now.iter().filter(|file| before.get(&file.path).is_none()).cloned().collect());
+        }
+        let commits = futures::stream::iter(since + 1..=snapshot.version).map(|version| self.actions(version)).buffered(LOG_READS);
+        let commits: Vec<Vec<Value>> = commits.try_collect().await?;
+        let added = commits.into_iter().flatten().filter_map(|mut action| action.get_mut("add").map(Value::take));
+        let added = added.map(|add| {
+            let add: Add = serde_json::from_value(add).map_err(|e| Error::data(format!("the log of {} is damaged: {e}", self.name)))?;
+            Ok((add.data_change, DataFile::added(self, &add)?))
+        });
+        let added: Vec<(bool, DataFile)> = added.collect::<Result<_>>()?;
+        Ok(added.into_iter().filter(|(is_new, _)| *is_new).map(|(_, file)| Arc::new(file)).collect())
     }
 
     /// Makes a snapshot the current one, unless one that is newer is there.
@@ -416,7 +491,8 @@ impl Snapshot {
         let read = async || Files::read(table, state, seed.as_deref()).map(Arc::new);
         let base = files.get_or_try_init(read).await?;
         let added = self.own.iter().flat_map(|own| own.files.iter().cloned());
-        Ok(self.files.get_or_init(async || base.with(added)).await)
+        let removed: HashSet<&str> = self.own.iter().flat_map(|own| &own.removed).map(String::as_str).collect();
+        Ok(self.files.get_or_init(async || base.with(added, &removed)).await)
     }
 
     /// The rows of this version that are not seen, once they are known.

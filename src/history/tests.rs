@@ -803,3 +803,119 @@ mod faults {
         }
     }
 }
+
+/// What a history is, at every version: its visible rows, all rows with their hidden columns, and what came since every earlier version.
+async fn all_of(history: &StreamHistory, newest: i64) -> Vec<String> {
+    let mut found = Vec::new();
+    for version in 1..=newest {
+        found.push(seen(history, Some(version)).await);
+        let all = TableOptions { version: Some(version), hidden: true, all_rows: true, ..TableOptions::default() };
+        found.push(lines(history, Part::History, all.clone(), "SELECT * FROM t ORDER BY _offset, _revision").await);
+        for since in 0..version {
+            let options = TableOptions { since: Some(since), ..all.clone() };
+            found.push(lines(history, Part::History, options, "SELECT _offset FROM t ORDER BY _offset").await);
+        }
+    }
+    found
+}
+
+/// What changed since a version, as the offsets of rows that go are not told, by id and amount.
+async fn changed(history: &StreamHistory, version: i64) -> String {
+    let since = history.since(version).await.expect("since");
+    let context = SessionContext::new();
+    let come = context.read_table(since.come).expect("table").collect().await.expect("rows");
+    let text = |batches: &[RecordBatch]| {
+        let mut rows: Vec<String> = batches
+            .iter()
+            .flat_map(|b| {
+                let (ids, amounts) = (b.column(0).as_string_view(), b.column(1).as_primitive::<Float64Type>());
+                (0..b.num_rows()).map(|i| format!("{} {}", ids.value(i), amounts.value(i))).collect::<Vec<_>>()
+            })
+            .collect();
+        rows.sort();
+        rows.join("; ")
+    };
+    format!("gone {} come {}", text(&since.gone), text(&come))
+}
+
+#[tokio::test]
+async fn compaction_changes_files_and_no_row_of_any_version() {
+    let warehouse = memory().await;
+    let history = history(&warehouse, true).await;
+    let mut next = 0;
+    // Two days in turn; every third commit brings a row that conflicts with the one before.
+    for i in 0..9i64 {
+        let (day, id) = (START + (i % 2) * DAY, format!("e{}", i / 3));
+        let commit = Commit {
+            accepted: vec![rows(&[(&id, i as f64, START, next, i as i32 % 3), ("x", 1.0, day + i, next + 1, 0)])],
+            late: vec![rows(&[("l", 3.0, day, next + 2, 0)])],
+            rejected: vec![rejected(&[("{", next + 3)])],
+            progress: progress((i > 0).then_some(next), next + 4),
+            ..Commit::default()
+        };
+        next += 4;
+        assert_eq!(committed(&history, commit).await, i + 1);
+    }
+    let before = all_of(&history, 9).await;
+    let mut changes = Vec::new();
+    for version in 0..9 {
+        changes.push(changed(&history, version).await);
+    }
+    let files = async |history: &StreamHistory, part| history.table(part, TableOptions::default()).await.expect("table").files.len();
+    assert_eq!(files(&history, Part::History).await, 13);
+
+    let done = history.compact(Part::History, 4).await.expect("compact").expect("some");
+    assert_eq!((done.version, done.files, done.written), (10, 9, 1));
+    let done = history.compact(Part::History, 4).await.expect("compact").expect("the other day");
+    assert_eq!((done.version, done.files, done.written, done.rows), (11, 4, 1, 4));
+    assert_eq!(history.compact(Part::History, 2).await.expect("compact"), None);
+    for part in [Part::Late, Part::Rejected] {
+        while history.compact(part, 2).await.expect("compact").is_some() {}
+    }
+    assert_eq!((files(&history, Part::History).await, files(&history, Part::Late).await), (2, 2));
+    assert_eq!(files(&history, Part::Rejected).await, 1);
+    assert_eq!(lines(&history, Part::Late, TableOptions::default(), "SELECT count(*), sum(_offset) FROM t").await, "9 162");
+    assert_eq!(lines(&history, Part::Rejected, TableOptions::default(), "SELECT count(*), sum(_offset) FROM t").await, "9 171");
+
+    let reopened = StreamHistory::open(&warehouse, "s", "s", schema(true)).await.expect("open");
+    for history in [&history, &reopened] {
+        assert_eq!(all_of(history, 9).await, before);
+        for version in 0..9 {
+            assert_eq!(changed(history, version).await, changes[version as usize], "since {version}");
+        }
+        assert_eq!(seen(history, None).await, seen(history, Some(9)).await);
+        assert_eq!(changed(history, 10).await, "gone  come ");
+        assert_eq!(history.transaction_version("s/0/p").await.expect("transaction"), Some(next));
+    }
+    // The stream goes on, and its new rows are told from those that only moved.
+    committed(&history, step(rows(&[("e0", 99.0, START, next, 3)]), Some(next), next + 1)).await;
+    assert_eq!(changed(&history, 9).await, "gone e0 2 come e0 99");
+    assert_eq!(changed(&history, 11).await, "gone e0 2 come e0 99");
+    let late = TableOptions { since: Some(8), ..TableOptions::default() };
+    assert_eq!(lines(&history, Part::Late, late, "SELECT _offset FROM t").await, "34");
+    let delta = history.inner.history.delta_table().await;
+    assert_eq!(delta.snapshot().expect("state").log_data().num_files(), 3);
+}
+
+#[tokio::test]
+async fn a_commit_or_another_compaction_that_comes_between_loses_nothing() {
+    let warehouse = memory().await;
+    let first = history(&warehouse, true).await;
+    for i in 0..4 {
+        committed(&first, step(rows(&[("a", 1.0, START + i, i, 0)]), (i > 0).then_some(i), i + 1)).await;
+    }
+    let [second, third] = [0, 1].map(|_| StreamHistory::open(&warehouse, "s", "s", schema(true)));
+    let (second, third) = (second.await.expect("open"), third.await.expect("open"));
+    committed(&second, step(rows(&[("a", 1.0, START + 4, 4, 0)]), Some(4), 5)).await;
+    // It knows of four files only, and comes behind the commit that it did not know of.
+    let done = first.compact(Part::History, 2).await.expect("compact").expect("some");
+    assert_eq!((done.version, done.files), (6, 4));
+    // Of these files another has nothing to rewrite any more.
+    assert_eq!(third.compact(Part::History, 2).await.expect("compact"), None);
+    for history in [&first, &second, &third] {
+        history.refresh().await.expect("refresh");
+        assert_eq!(lines(history, Part::History, TableOptions::default(), "SELECT count(*), sum(_offset) FROM t").await, "5 10");
+    }
+    committed(&second, step(rows(&[("a", 1.0, START + 5, 5, 0)]), Some(5), 6)).await;
+    assert_eq!(lines(&second, Part::History, TableOptions::default(), "SELECT count(*) FROM t").await, "6");
+}

@@ -49,7 +49,7 @@ impl Losers {
         &self.times
     }
 
-    fn contains(&self, partition: &str, offset: i64, revision: i32) -> bool {
+    pub(super) fn contains(&self, partition: &str, offset: i64, revision: i32) -> bool {
         self.rows.get(&offset).is_some_and(|at| at.iter().any(|(p, r)| *r == revision && **p == *partition))
     }
 

@@ -91,6 +91,11 @@ impl WrittenFiles {
         self.rows
     }
 
+    /// Where they are, in the table's folder.
+    pub(super) fn paths(&self) -> impl Iterator<Item = String> + '_ {
+        self.files.iter().map(|file| file.path.clone())
+    }
+
     /// Takes another writer's files, too.
     pub fn extend(&mut self, other: WrittenFiles) {
         self.files.extend(other.files);

@@ -115,7 +115,8 @@ impl Registry {
                     check_replaceable(&old.view.plan, &plan, c.name.span)?;
                 }
                 let replaced = old.is_some();
-                let view = DefinedView { view: Arc::new(View::new(Arc::new(plan))), sql: statement.text.clone() };
+                let folder = old.map_or_else(|| folder_name(&c.name.value, self.next), |old| old.folder.clone());
+                let view = DefinedView { view: Arc::new(View::new(Arc::new(plan))), sql: statement.text.clone(), folder };
                 self.views.insert(c.name.value.clone(), view);
                 Ok(if replaced { Change::ViewReplaced(c.name.value.clone()) } else { Change::ViewCreated(c.name.value.clone()) })
             }

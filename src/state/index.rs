@@ -4,6 +4,8 @@
 //! that a step changes of an entity on the way in, and for one entity on the way out. Not here: what a run computes (`asof_udfs`), when
 //! events are durable (`engine`).
 
+mod codec;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 

@@ -26,6 +26,7 @@ variance-rounded-twice   udfs      exact_sum::tests                             
 evict-edge               udfs      aggregates::tests                            -
 late-boundary            asof      stream::watermark::tests                     -
 duplicate-applied        asof      stream::dedupe::tests                        -
+checkpoint-forgets-version it      checkpoints::a_view_begins_from_its_checkpoint  -
 conflict-keeps-both      it        slt::scripts                                 enrichment/ties_conflicts
 evicted-answered         it        slt::scripts                                 serving/
 history-read-short       it        slt::scripts                                 windows/range

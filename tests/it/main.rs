@@ -1,5 +1,6 @@
-//! The integration tests, one binary: SQL scripts in every mode, random worlds against the oracle, diagnostics.
+//! The integration tests, one binary: SQL scripts in every mode, random worlds against the oracle, checkpoints, diagnostics.
 
+mod checkpoints;
 mod diagnostics;
 mod kafka;
 mod layers;

@@ -43,8 +43,10 @@ struct Plan {
     look_back_us: i64,
     /// Before which call each view is created.
     create_before: Vec<usize>,
-    /// Before which call the engine is closed and opened again.
-    restart_before: Option<usize>,
+    /// Before which calls the engine is closed and opened again.
+    restart_before: Vec<usize>,
+    /// Whether the engine leaves checkpoints when it is first closed; later states then begin from these and what came since.
+    checkpoints: bool,
     /// After which call some questions are asked already.
     ask_after: Option<usize>,
     /// Ask history and training queries as well.
@@ -123,12 +125,15 @@ async fn run_seed(seed: u64) -> Result<u64, String> {
     let again = match seed % 4 {
         0 => {
             let shuffled = shuffled(&case, &mut rng);
-            let plan = Plan { create_before: vec![0; case.views.len()], batch: false, ask_after: None, restart_before: None, ..plan };
+            let plan = Plan { create_before: vec![0; case.views.len()], batch: false, ask_after: None, restart_before: vec![], ..plan };
             attempt("shuffled", &shuffled, &plan).await?
         }
         2 => {
             // The state holds no more than it must; older instants come from history.
-            let plan = Plan { read_path: ReadPath::Auto, look_back_us: 0, create_before: vec![0; case.views.len()], batch: false, ..plan };
+            let restart_before =
+                if plan.restart_before.is_empty() { vec![case.calls.len() / 2, case.calls.len()] } else { plan.restart_before };
+            let create_before = vec![0; case.views.len()];
+            let plan = Plan { read_path: ReadPath::Auto, look_back_us: 0, create_before, restart_before, batch: false, ..plan };
             attempt("evicting", &case, &plan).await?
         }
         _ => return Ok(case.questions.len() as u64),
@@ -145,7 +150,8 @@ fn plan(case: &Case, rng: &mut ChaCha8Rng) -> Plan {
         read_path: ReadPath::Online,
         look_back_us: EVER_US,
         create_before,
-        restart_before: rng.random_bool(0.4).then(|| rng.random_range(0..=calls)),
+        restart_before: (0..if rng.random_bool(0.5) { rng.random_range(1..=3) } else { 0 }).map(|_| rng.random_range(0..=calls)).collect(),
+        checkpoints: case.seed.is_multiple_of(2),
         ask_after: rng.random_bool(0.3).then(|| rng.random_range(0..=calls)),
         batch: true,
         spine_as_parquet: rng.random_bool(0.5),
@@ -219,7 +225,8 @@ fn events(case: &Case, question: &Question) -> String {
 // ---- one run
 
 async fn open(warehouse: &Path, read_path: ReadPath, plan: &Plan) -> Outcome<Engine> {
-    let settings = Settings { read_path, look_back_default_us: plan.look_back_us, ..Settings::default() };
+    let checkpoint_interval_us = if plan.checkpoints { 60_000_000 } else { 0 };
+    let settings = Settings { read_path, look_back_default_us: plan.look_back_us, checkpoint_interval_us, ..Settings::default() };
     let built = Engine::builder()
         .durability(Durability::Process)
         .warehouse(warehouse.to_str().expect("a temporary path is UTF-8"))
@@ -252,8 +259,8 @@ async fn run(case: &Case, plan: &Plan) -> Outcome<Answers> {
     let mut history = History::new(&case.streams);
     for (i, call) in case.calls.iter().enumerate() {
         create_views(&engine, case, plan, i).await?;
-        if plan.restart_before == Some(i) {
-            engine = reopen(engine, &warehouse, plan.read_path, plan).await?;
+        if let Some(n) = plan.restart_before.iter().position(|before| *before == i) {
+            engine = restart(engine, &warehouse, case, plan, n).await?;
         }
         if call.records.is_empty() && call.kind != CallKind::Reprocess {
             // What a smaller failure has left of a call.
@@ -273,8 +280,8 @@ async fn run(case: &Case, plan: &Plan) -> Outcome<Answers> {
         }
     }
     create_views(&engine, case, plan, case.calls.len()).await?;
-    if plan.restart_before == Some(case.calls.len()) {
-        engine = reopen(engine, &warehouse, plan.read_path, plan).await?;
+    if let Some(n) = plan.restart_before.iter().position(|before| *before == case.calls.len()) {
+        engine = restart(engine, &warehouse, case, plan, n).await?;
     }
     let online = serve(&engine, case, &history, &case.questions, "online").await?;
     serve_together(&engine, case, &history).await?;
@@ -294,6 +301,16 @@ async fn run(case: &Case, plan: &Plan) -> Outcome<Answers> {
 async fn reopen(engine: Engine, warehouse: &Path, read_path: ReadPath, plan: &Plan) -> Outcome<Engine> {
     engine.close().await.map_err(|error| Failure::new(format!("close: {error}")))?;
     open(warehouse, read_path, plan).await
+}
+
+/// Closed and opened again; every second time all states are there from the start, and every third engine leaves no checkpoints.
+async fn restart(engine: Engine, warehouse: &Path, case: &Case, plan: &Plan, n: usize) -> Outcome<Engine> {
+    let next = Plan { checkpoints: plan.checkpoints && n != 1, ..plan.clone() };
+    let engine = reopen(engine, warehouse, plan.read_path, &next).await?;
+    if (case.seed / 4 + n as u64).is_multiple_of(2) {
+        engine.warm().await.map_err(|error| Failure::new(format!("states after a restart: {error}")))?;
+    }
+    Ok(engine)
 }
 
 async fn create_views(engine: &Engine, case: &Case, plan: &Plan, before: usize) -> Outcome<()> {
@@ -685,7 +702,7 @@ async fn shrink(case: &Case, plan: &Plan, failure: Failure) -> (Case, Failure, P
             best = (small, failure, small_plan);
         }
     }
-    let straight = Plan { create_before: vec![0; best.0.views.len()], restart_before: None, ask_after: None, ..best.2.clone() };
+    let straight = Plan { create_before: vec![0; best.0.views.len()], restart_before: vec![], ask_after: None, ..best.2.clone() };
     if let Err(failure) = run(&best.0, &straight).await {
         best = (best.0, failure, straight);
     }

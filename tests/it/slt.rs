@@ -41,7 +41,8 @@ enum Mode {
     Batch,
     /// Every answer from the online state, which holds everything.
     Stream,
-    /// The same, with the engine closed and opened again behind every write and before queries.
+    /// The same, with the engine closed and opened again behind every write and before queries: from a checkpoint of this very state, from
+    /// an older one and what came since, and from history.
     Restart,
     /// The same, with the arrivals of neighbouring `events` records shuffled, cut into other calls and, with a primary key, repeated.
     Shuffle,
@@ -298,6 +299,9 @@ fn word(text: &str) -> String {
 
 // -------------------------------------------------------------------------------------------------------------------------- a run
 
+/// How many views began from history, and how many from a checkpoint.
+static BEGUN: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+
 struct Run<'a> {
     mode: Mode,
     now: i64,
@@ -306,6 +310,8 @@ struct Run<'a> {
     engine: Option<Engine>,
     /// Whether anything was done since the engine was opened.
     dirty: bool,
+    /// How often it was opened again.
+    restarts: usize,
     random: ChaCha8Rng,
     failures: Vec<String>,
     file: &'a Path,
@@ -323,8 +329,18 @@ impl Run<'_> {
     }
 
     async fn open(&mut self) -> Result<(), Error> {
-        let builder = Engine::builder().warehouse(&self.location).settings(self.mode.settings()).clock(Arc::new(StillClock(self.now)));
-        self.engine = Some(builder.build().await?);
+        let mut settings = self.mode.settings();
+        if self.restarts % 4 == 1 {
+            // The next start finds an older checkpoint.
+            settings.checkpoint_interval_us = 0;
+        }
+        let builder = Engine::builder().warehouse(&self.location).settings(settings).clock(Arc::new(StillClock(self.now)));
+        let engine = builder.build().await?;
+        if self.mode == Mode::Restart && self.restarts.is_multiple_of(2) {
+            // States that are there when something comes; what cannot be built is told by the query that asks for it.
+            let _ = engine.warm().await;
+        }
+        self.engine = Some(engine);
         self.dirty = false;
         Ok(())
     }
@@ -332,7 +348,16 @@ impl Run<'_> {
     async fn restart(&mut self) -> Result<(), Error> {
         if self.mode == Mode::Restart && self.dirty {
             if let Some(engine) = self.engine.take() {
+                for view in engine.names() {
+                    if let Some(begun) = engine.begun(&view) {
+                        BEGUN[usize::from(begun.checkpoint.is_some())].fetch_add(1, Ordering::Relaxed);
+                    }
+                }
                 engine.close().await?;
+            }
+            self.restarts += 1;
+            if self.restarts % 4 == 3 {
+                let _ = std::fs::remove_dir_all(Path::new(&self.location).join("checkpoints"));
             }
             self.open().await?;
         }
@@ -677,8 +702,19 @@ fn run_one(file: &Path, script: &Script, mode: Mode) -> (Vec<String>, Vec<(usize
     };
     let seed = std::env::var("ASOF_SLT_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(7);
     let random = ChaCha8Rng::seed_from_u64(seed);
-    let mut run =
-        Run { mode, now: script.now, location, tmp: files, engine: None, dirty: false, random, failures: vec![], file, answered: vec![] };
+    let mut run = Run {
+        mode,
+        now: script.now,
+        location,
+        tmp: files,
+        engine: None,
+        dirty: false,
+        restarts: 0,
+        random,
+        failures: vec![],
+        file,
+        answered: vec![],
+    };
     let runtime = runtime();
     let ended = runtime.block_on(run.records(&script.records));
     if let Err(e) = ended {
@@ -788,6 +824,9 @@ fn scripts() {
     let slow: Vec<String> =
         times.iter().take(5).map(|(t, n, m)| format!("{} [{}] {:.1} s", n.display(), m.name(), t.as_secs_f64())).collect();
     println!("{} scripts, {queries} queries, {} runs; slowest: {}", scripts.len(), jobs.len(), slow.join(", "));
+    let [from_history, from_checkpoints] = [0, 1].map(|i| BEGUN[i].load(Ordering::Relaxed));
+    println!("states begun from history: {from_history}, from checkpoints: {from_checkpoints}");
+    assert!(!filter.is_empty() || !only_mode.is_empty() || blessing || from_checkpoints >= 100, "restarts go through checkpoints");
     let failures = failures.into_inner().unwrap_or_else(|e| e.into_inner());
     assert!(failures.is_empty(), "{} failures\n\n{}\n", failures.len(), failures.join("\n\n"));
 }

@@ -43,8 +43,7 @@ CRASH_POINTS = [
     "offsets.committed",
 ]
 # Options of `asof serve` that make checkpoints come often enough to crash in.
-# FIXME: there is none yet; the tests of checkpoints wait.
-CHECKPOINT_OFTEN = []
+CHECKPOINT_OFTEN = ["--checkpoint-seconds", "1"]
 
 STATUS = "SHOW STREAM STATUS"
 STATUS_COLUMNS = [

@@ -46,14 +46,8 @@ def test_kill_at_random_moments(world, servers):
             world.check_trained(server)
 
 
-def waiting(point):
-    """A crash point, marked where what passes it is not built yet."""
-    marks = [pytest.mark.waits("checkpoints of the online state")] if point.startswith("checkpoint.") else []
-    return pytest.param(point, marks=marks)
-
-
 @pytest.mark.parametrize("times", [1, 3])
-@pytest.mark.parametrize("point", [waiting(point) for point in dialect.CRASH_POINTS])
+@pytest.mark.parametrize("point", dialect.CRASH_POINTS)
 def test_crash_at(world, servers, point, times):
     """The process aborts when it comes to a point for the n-th time, and a process without the crash goes on from there."""
     flow = Flow(times * 100 + dialect.CRASH_POINTS.index(point))
@@ -95,7 +89,6 @@ def checkpoints(world):
     return sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_mtime_ns) if folder.exists() else []
 
 
-@pytest.mark.waits("checkpoints of the online state")
 @pytest.mark.parametrize("damage", ["one bit", "cut", "no checkpoints"])
 def test_damaged_checkpoints(world, servers, damage):
     """A checkpoint that is damaged is refused by name, and the one before or history takes its place."""

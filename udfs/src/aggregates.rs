@@ -13,7 +13,7 @@ mod moments;
 mod quantile;
 mod sketches;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::exact_sum::Moments;
 use crate::output::{Cell, Output, Value};

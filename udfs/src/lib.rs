@@ -12,6 +12,7 @@
 //! Not here: SQL, state by key, time of day, I/O.
 
 pub mod aggregates;
+pub mod codec;
 pub mod exact_sum;
 pub mod names;
 pub mod output;
@@ -29,7 +30,7 @@ pub use exact_sum::ExactSum;
 pub use output::{Cell, ColumnsOut, Output, Value};
 pub use program::{Aggregate, Function, Program, ProgramError, Retention};
 pub use rows::{Rows, RowsError};
-pub use run::{Applied, Run};
+pub use run::{Applied, Run, RunsIn, RunsOut};
 #[doc(hidden)]
 pub use seeded::seeded_bug;
 pub use window::{Bound, Frame, Instant};

@@ -9,6 +9,7 @@
 
 mod base;
 mod bulk;
+mod codec;
 mod dictionary;
 mod directory;
 mod evict;
@@ -31,6 +32,7 @@ use crate::rows::Rows;
 use crate::window::{Frame, Instant};
 
 pub(crate) use base::{FoldedLane, Needed, compare};
+pub use codec::{RunsIn, RunsOut};
 pub(crate) use dictionary::Dictionary;
 pub(crate) use directory::Directory;
 pub(crate) use lane::{ColumnView, LaneView, none, unit_of};

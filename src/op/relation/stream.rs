@@ -7,10 +7,11 @@ mod enrich;
 
 use arrow::array::RecordBatch;
 use asof_sql::plan::{Filter, Project, Relation, Scan};
+use asof_udfs::codec::{Reader, Writer};
 
 use self::enrich::Enrich;
 use super::{branch, filter, project, scan};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::op::events::Events;
 
 /// A relation with the state that its operators keep.
@@ -59,6 +60,28 @@ impl StreamRelation {
     pub fn memory_bytes(&self) -> usize {
         self.root.memory_bytes()
     }
+
+    /// The oldest event time from which on every change is applied exactly.
+    pub fn exact_from(&self) -> i64 {
+        self.root.exact_from()
+    }
+
+    /// What the operators keep, in pieces of about so many bytes of memory, each with the number of its operator.
+    pub fn encode(&self, bytes: usize) -> Result<Vec<(usize, Writer)>> {
+        let mut joins = Vec::new();
+        self.root.joins(&mut joins);
+        let mut pieces = Vec::new();
+        for (number, join) in joins.into_iter().enumerate() {
+            pieces.extend(join.encode(bytes)?.into_iter().map(|piece| (number, piece)));
+        }
+        Ok(pieces)
+    }
+
+    /// Adds a piece of what an operator keeps.
+    pub fn decode(&mut self, operator: u64, from: &mut Reader<'_>) -> Result<()> {
+        let join = self.root.join_mut(&mut usize::try_from(operator).unwrap_or(usize::MAX));
+        join.ok_or_else(|| Error::data("a piece of an operator that is not there"))?.decode(from)
+    }
 }
 
 impl Node {
@@ -104,6 +127,35 @@ impl Node {
                 }
                 Ok(out)
             }
+        }
+    }
+
+    /// The operators that keep something, from the outside in and from left to right.
+    fn joins<'a>(&'a self, into: &mut Vec<&'a Enrich>) {
+        match self {
+            Node::Scan(..) => {}
+            Node::Filter(input, _) | Node::Project(input, _) => input.joins(into),
+            Node::AsofJoin(join) => {
+                into.push(join);
+                join.inputs().into_iter().for_each(|input| input.joins(into));
+            }
+            Node::Union(inputs, _) => inputs.iter().for_each(|input| input.joins(into)),
+        }
+    }
+
+    /// The operator of a number in the order of [`Self::joins`]; of one behind the last, the number is what is left of it.
+    fn join_mut(&mut self, number: &mut usize) -> Option<&mut Enrich> {
+        match self {
+            Node::Scan(..) => None,
+            Node::Filter(input, _) | Node::Project(input, _) => input.join_mut(number),
+            Node::AsofJoin(join) => {
+                if *number == 0 {
+                    return Some(&mut **join);
+                }
+                *number -= 1;
+                join.inputs_mut().into_iter().find_map(|input| input.join_mut(number))
+            }
+            Node::Union(inputs, _) => inputs.iter_mut().find_map(|input| input.join_mut(number)),
         }
     }
 

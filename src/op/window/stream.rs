@@ -3,6 +3,8 @@
 //! The state answers every instant from its horizon on, exactly; earlier instants are history's. What it cannot apply exactly makes it
 //! *stale*: it answers nothing until its owner has built it anew from history. Not here: where changes come from, when they are durable.
 
+pub mod checkpoint;
+
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};

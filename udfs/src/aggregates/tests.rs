@@ -312,7 +312,7 @@ fn random_frame(rng: &mut impl Rng, span: i64, ordered: bool) -> Frame {
     }
 }
 
-fn random_program(rng: &mut impl Rng, span: i64) -> Program {
+pub(crate) fn random_program(rng: &mut impl Rng, span: i64) -> Program {
     let ordered = rng.random_bool(0.6);
     let frames: Vec<Frame> = (0..rng.random_range(1..5)).map(|_| random_frame(rng, span, ordered)).collect();
     let functions = [
@@ -449,6 +449,7 @@ fn churn(seed: u64) {
                 horizon = horizon.max(clock - rng.random_range(0..span));
                 run.evict(&program, horizon);
             }
+            17 => run = through_bytes(&program, &run),
             _ => {
                 for _ in 0..3 {
                     let at = (clock + rng.random_range(-span..span / 2)).max(horizon);
@@ -470,6 +471,32 @@ fn churn(seed: u64) {
     let range = 0..run.len();
     assert_eq!(run.column(&program, 0, range.clone()).len(), range.len());
     assert_eq!(run.times(range.clone()).len(), run.mask(&program, 0, range).len());
+}
+
+/// The run as a checkpoint gives it back.
+pub(crate) fn through_bytes(program: &Program, run: &Run) -> Run {
+    let mut out = RunsOut::new(program);
+    out.push(run);
+    let mut writer = crate::codec::Writer::new();
+    out.finish(&mut writer);
+    let bytes = writer.into_bytes();
+    let mut read = RunsIn::new(program, &mut crate::codec::Reader::new(&bytes)).expect("the bytes of a run");
+    read.next_run().expect("the bytes of a run").expect("a run")
+}
+
+/// Some run of a program: events in any order, some of them gone, some evicted.
+pub(crate) fn churned(program: &Program, rng: &mut ChaCha8Rng) -> Run {
+    let (span, wild) = (1000, rng.random());
+    let most = [20, 20, 300][rng.random_range(0..3)];
+    let mut events: Vec<Event> = (0..rng.random_range(0..most))
+        .map(|_| {
+            let time = rng.random_range(0..span);
+            random_event(rng, program, time, wild)
+        })
+        .collect();
+    events.sort_by(in_order);
+    events.dedup_by(|a, b| program.is_ordered() && in_order(a, b).is_eq());
+    rebuilt(program, &events, if rng.random() { rng.random_range(0..2 * span) } else { i64::MIN })
 }
 
 fn rebuilt(program: &Program, events: &[Event], horizon: i64) -> Run {

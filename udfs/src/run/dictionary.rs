@@ -16,6 +16,11 @@ pub(crate) struct Dictionary {
 }
 
 impl Dictionary {
+    /// Byte strings that are all different, one behind the other, and where each ends.
+    pub(crate) fn of(bytes: Vec<u8>, ends: Vec<usize>) -> Dictionary {
+        Dictionary { bytes, ends, index: HashTable::new() }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }

@@ -8,6 +8,8 @@
 //! version before it. A newest version that goes is followed by one that is no longer held:
 //! that is an error, upon which the owner builds the view anew from history.
 
+mod codec;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, BinaryBuilder, Int8Builder, RecordBatch, RecordBatchOptions, new_null_array};

@@ -1,0 +1,411 @@
+//! Checkpoints of online states: when one is taken, and how a view begins from one.
+//!
+//! A checkpoint is taken while the pipelines of the view's streams are held, so the state is that of exactly the versions of history
+//! which the manifest names. Ingestion waits while the state is encoded, on all threads; reads go on. Chunks are put behind the hold as long
+//! as they fit `checkpoint_memory_bytes`. The next one is due after `checkpoint_interval_us`, and not before ingestion has run a
+//! hundred times as long as it waited.
+//!
+//! A view begins from the newest checkpoint that is whole, of its definition and of these histories; then it follows the commits that
+//! came since. What cannot be used is told by name, and with none the state is made from history, as if there were no checkpoints.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampMicrosecondType;
+use asof_sql::plan::Fingerprint;
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::sync::OwnedMutexGuard;
+
+use super::views::sorted_streams;
+use super::{Engine, Inner, OpenStream};
+use crate::error::{Error, Result};
+use crate::history::StreamHistory;
+use crate::op::relation::stream::Change;
+use crate::op::window::stream::OnlineView;
+use crate::op::window::stream::checkpoint::{STATE_VERSION, definition};
+use crate::registry::DefinedView;
+use crate::warehouse::SEMANTICS_VERSION;
+use crate::warehouse::checkpoints::{CHECKPOINT_VERSION, Checkpoints, HeldStream, Manifest};
+
+/// The part of the time for which ingestion may wait: one in so many.
+const HELD_AT_MOST_ONE_IN: i64 = 100;
+
+/// A view's newest checkpoint: taken by this process, or begun from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpointed {
+    /// Its epoch.
+    pub epoch: u64,
+    /// When it was taken, microseconds since the Unix epoch.
+    pub taken_at_us: i64,
+    /// Its size, bytes.
+    pub bytes: u64,
+    /// For how long ingestion waited, microseconds; 0 for one that was begun from.
+    pub held_us: i64,
+    /// How long it took in all, microseconds; 0 for one that was begun from.
+    pub took_us: i64,
+    folder: String,
+    definition: Fingerprint,
+    versions: BTreeMap<String, i64>,
+}
+
+/// How a view came by its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begun {
+    /// The epoch of the checkpoint; `None`: from history.
+    pub checkpoint: Option<u64>,
+    /// How long it took, microseconds.
+    pub took_us: i64,
+}
+
+/// What is known of checkpoints, by view.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    newest: RwLock<BTreeMap<String, Checkpointed>>,
+    begun: RwLock<BTreeMap<String, Begun>>,
+    /// When one was last tried for, whatever came of it.
+    tried: RwLock<BTreeMap<String, i64>>,
+    /// Held while one is taken.
+    taking: tokio::sync::Mutex<()>,
+}
+
+fn get<T: Clone>(of: &RwLock<BTreeMap<String, T>>, view: &str) -> Option<T> {
+    of.read().unwrap_or_else(PoisonError::into_inner).get(view).cloned()
+}
+
+fn put<T>(of: &RwLock<BTreeMap<String, T>>, view: &str, value: T) {
+    of.write().unwrap_or_else(PoisonError::into_inner).insert(view.to_owned(), value);
+}
+
+impl Known {
+    /// A view's newest checkpoint.
+    pub(crate) fn newest(&self, view: &str) -> Option<Checkpointed> {
+        get(&self.newest, view)
+    }
+
+    /// Takes note of how a view came by its state.
+    pub(super) fn begun(&self, view: &str, checkpoint: Option<u64>, since: Instant) {
+        put(&self.begun, view, Begun { checkpoint, took_us: micros(since) });
+    }
+
+    /// Forgets a view that is gone or another now.
+    pub(super) fn forget(&self, view: &str) {
+        self.newest.write().unwrap_or_else(PoisonError::into_inner).remove(view);
+    }
+}
+
+fn micros(since: Instant) -> i64 {
+    i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX)
+}
+
+impl Engine {
+    /// Takes checkpoints of all views whose time has come; to be called every few seconds by a process that serves.
+    pub async fn keep_checkpoints(&self) {
+        self.inner.keep_checkpoints().await;
+    }
+
+    /// Takes a checkpoint of a view now, unless nothing has changed since the last; whether it did.
+    pub async fn checkpoint(&self, view: &str) -> Result<bool> {
+        self.inner.checkpoint(view).await
+    }
+
+    /// A view's newest checkpoint, as far as this process knows.
+    pub fn checkpointed(&self, view: &str) -> Option<Checkpointed> {
+        self.inner.views.known.newest(view)
+    }
+
+    /// How a view came by its state; `None` where it has none.
+    pub fn begun(&self, view: &str) -> Option<Begun> {
+        get(&self.inner.views.known.begun, view)
+    }
+}
+
+/// A view's histories, held still.
+type Held = Vec<(String, OwnedMutexGuard<OpenStream>)>;
+
+fn versions(held: &Held) -> BTreeMap<String, i64> {
+    held.iter().map(|(name, open)| (name.clone(), open.pipeline.history().version())).collect()
+}
+
+impl Inner {
+    async fn keep_checkpoints(&self) {
+        let interval = self.settings.checkpoint_interval_us;
+        for (name, online) in self.views.named().into_iter().filter(|_| interval > 0) {
+            // Of a stream that another process writes, that process keeps the views.
+            if !online.view.plan.streams().into_iter().all(|s| self.is_written(s)) {
+                continue;
+            }
+            let newest = self.views.known.newest(&name);
+            let rest = newest.as_ref().map_or(0, |n| n.held_us.saturating_mul(HELD_AT_MOST_ONE_IN)).max(interval);
+            let last = newest.map(|n| n.taken_at_us).max(get(&self.views.known.tried, &name));
+            if last.is_none_or(|last| self.now() >= last.saturating_add(rest)) {
+                put(&self.views.known.tried, &name, self.now());
+                self.try_checkpoint(&name).await;
+            }
+        }
+    }
+
+    /// When the oldest was taken of the checkpoints that the views of a stream would begin from; `None` where one has none.
+    pub(super) fn checkpointed_at(&self, stream: &str) -> Option<i64> {
+        let taken: Option<Vec<i64>> =
+            self.views.reading(stream).iter().map(|(name, _)| Some(self.views.known.newest(name)?.taken_at_us)).collect();
+        taken?.into_iter().min()
+    }
+
+    /// Takes the last checkpoints of a process that has written.
+    pub(super) async fn last_checkpoints(&self) {
+        // What is in memory ends with the process.
+        if self.settings.checkpoint_interval_us <= 0 || self.warehouse.url().scheme() == "memory" {
+            return;
+        }
+        for (name, online) in self.views.named() {
+            if online.view.plan.streams().into_iter().any(|s| self.is_written(s)) {
+                self.try_checkpoint(&name).await;
+            }
+        }
+    }
+
+    /// A checkpoint that fails costs time at the next start and nothing else.
+    async fn try_checkpoint(&self, name: &str) {
+        if let Err(e) = self.checkpoint(name).await {
+            tracing::warn!(view = name, error = %e, "no checkpoint was taken");
+        }
+    }
+
+    /// Holds streams still, in the order of their names, with nothing staged.
+    async fn hold(&self, names: &[String]) -> Result<Held> {
+        let mut open = Vec::new();
+        for name in names {
+            open.push((name.clone(), self.stream(name).await?));
+        }
+        let mut held = Vec::new();
+        for (name, stream) in open {
+            let mut stream = stream.lock_owned().await;
+            // The state is that of a version of history only where all that it holds is there.
+            self.commit_staged(&name, &mut stream).await?;
+            held.push((name, stream));
+        }
+        Ok(held)
+    }
+
+    async fn checkpoint(&self, name: &str) -> Result<bool> {
+        let _taking = self.views.known.taking.lock().await;
+        let begun = Instant::now();
+        let Some(online) = self.views.get(name).filter(|o| !o.is_stale()) else { return Ok(false) };
+        let Some(folder) = self.registry().views.get(name).map(|v| v.folder.clone()) else { return Ok(false) };
+        let definition = definition(&online.view);
+        let streams = sorted_streams(&online.view);
+        let newest = self.views.known.newest(name).filter(|n| n.folder == folder && n.definition == definition);
+        if newest.is_some() {
+            let now = versions(&self.hold(&streams).await?);
+            if newest.is_some_and(|n| n.versions == now) {
+                return Ok(false);
+            }
+        }
+        let checkpoints = self.warehouse.checkpoints(&folder);
+        let mut writer = checkpoints.begin().await?;
+
+        // From here on until the state is encoded nothing comes in.
+        let mut held = self.hold(&streams).await?;
+        let holding = Instant::now();
+        let same = self.views.get(name).is_some_and(|now| Arc::ptr_eq(&now, &online));
+        if !same || online.is_stale() || online.is_loading() {
+            return Ok(false);
+        }
+        for (_, open) in &mut held {
+            if let Some(lease) = &open.lease {
+                lease.check().await?;
+            }
+        }
+        let (horizon_us, greatest_us, taken_at_us) = (online.horizon(), online.greatest(), self.now());
+        let versions = versions(&held);
+        let histories: Vec<(String, StreamHistory)> =
+            held.iter().map(|(name, open)| (name.clone(), open.pipeline.history().clone())).collect();
+        let mut encoded = futures::stream::iter(online.pieces())
+            .map(|piece| {
+                let online = online.clone();
+                async move {
+                    let encoded = tokio::task::spawn_blocking(move || online.encode(&piece)).await;
+                    encoded.map_err(|e| Error::internal(format!("encoding a state stopped: {e}")))?
+                }
+            })
+            .buffered(self.settings.threads.max(1));
+        let mut waiting: Vec<Bytes> = Vec::new();
+        while let Some(chunks) = encoded.next().await {
+            waiting.extend(chunks?.into_iter().map(Bytes::from));
+            if waiting.iter().map(Bytes::len).sum::<usize>() > self.settings.checkpoint_memory_bytes {
+                tracing::info!(view = name, "ingestion waits while chunks of a checkpoint are put");
+                writer.put(std::mem::take(&mut waiting)).await?;
+            }
+        }
+        drop(encoded);
+        drop(held);
+        let held_us = micros(holding);
+
+        writer.put(waiting).await?;
+        let mut streams = Vec::new();
+        for (stream, history) in histories {
+            let version = versions.get(&stream).copied().unwrap_or_default();
+            let mark = history.commit_mark(version).await?;
+            streams.push(HeldStream { folder: history.folder().to_owned(), stream, version, mark });
+        }
+        let (epoch, bytes) = (writer.epoch(), writer.bytes());
+        let manifest = Manifest {
+            format: CHECKPOINT_VERSION,
+            semantics: SEMANTICS_VERSION,
+            state: STATE_VERSION,
+            view: name.to_owned(),
+            definition: definition.to_string(),
+            streams,
+            horizon_us,
+            greatest_us,
+            taken_at_us,
+            chunks: vec![],
+        };
+        writer.finish(manifest).await?;
+        let took_us = micros(begun);
+        self.metrics.checkpointed(name, begun.elapsed());
+        tracing::debug!(view = name, epoch, bytes, held_us, took_us, "checkpoint taken");
+        if self.registry().views.get(name).is_none_or(|v| v.folder != folder) {
+            // The view was dropped meanwhile.
+            checkpoints.remove_all().await?;
+            return Ok(false);
+        }
+        put(&self.views.known.newest, name, Checkpointed { epoch, taken_at_us, bytes, held_us, took_us, folder, definition, versions });
+        Ok(true)
+    }
+
+    /// The state of a view from its newest checkpoint that is of use, brought up to date; `None` where there is none. The caller holds the
+    /// pipelines of these histories.
+    pub(super) async fn recovered(
+        &self,
+        name: &str,
+        defined: &DefinedView,
+        histories: &[(String, StreamHistory)],
+        greatest: Option<i64>,
+    ) -> Option<Arc<OnlineView>> {
+        let checkpoints = self.warehouse.checkpoints(&defined.folder);
+        let epochs = match checkpoints.epochs().await {
+            Ok(epochs) => epochs,
+            Err(e) => {
+                tracing::warn!(view = name, error = %e, "checkpoints are not used");
+                return None;
+            }
+        };
+        for epoch in epochs {
+            let checkpoint = checkpoints.name(epoch);
+            let (online, manifest) = match self.load(&checkpoints, epoch, defined, histories, greatest).await {
+                Ok(loaded) => loaded,
+                Err(e) => {
+                    tracing::warn!(view = name, checkpoint, error = %e, "a checkpoint is not used");
+                    continue;
+                }
+            };
+            let followed = self.follow_history(&online, &manifest, histories).await;
+            if let Err(e) = followed.and_then(|()| if online.is_stale() { Err(unfollowed()) } else { Ok(()) }) {
+                // An older one would meet the same commits.
+                tracing::warn!(view = name, checkpoint, error = %e, "the state is made from history");
+                return None;
+            }
+            tracing::debug!(view = name, checkpoint, "the state begins from a checkpoint");
+            let newest = Checkpointed {
+                epoch,
+                taken_at_us: manifest.taken_at_us,
+                bytes: manifest.chunks.iter().map(|c| c.bytes).sum(),
+                held_us: 0,
+                took_us: 0,
+                folder: defined.folder.clone(),
+                definition: definition(&defined.view),
+                versions: manifest.streams.iter().map(|s| (s.stream.clone(), s.version)).collect(),
+            };
+            put(&self.views.known.newest, name, newest);
+            return Some(Arc::new(online));
+        }
+        None
+    }
+
+    /// The state that a checkpoint holds.
+    async fn load(
+        &self,
+        checkpoints: &Checkpoints,
+        epoch: u64,
+        defined: &DefinedView,
+        histories: &[(String, StreamHistory)],
+        greatest: Option<i64>,
+    ) -> Result<(OnlineView, Manifest)> {
+        let manifest = checkpoints.manifest(epoch).await?;
+        if (manifest.state, manifest.semantics) != (STATE_VERSION, SEMANTICS_VERSION) {
+            return Err(Error::data(format!("its state is of version {}, where this program knows {STATE_VERSION}", manifest.state)));
+        }
+        if manifest.definition != definition(&defined.view).to_string() {
+            return Err(Error::data("it is of another definition of the view"));
+        }
+        if manifest.streams.len() != histories.len() {
+            return Err(Error::data("it is of other streams"));
+        }
+        for (name, history) in histories {
+            let held = manifest.streams.iter().find(|s| s.stream == *name && s.folder == history.folder());
+            let held = held.ok_or_else(|| Error::data(format!("it is of another stream \"{name}\"")))?;
+            if held.version > history.version() || history.commit_mark(held.version).await? != held.mark {
+                return Err(Error::data(format!("history of stream \"{name}\" is not the one that it is of")));
+            }
+        }
+        if manifest.horizon_us > self.horizon(&defined.view, greatest) {
+            return Err(Error::data("the view is to answer earlier instants than it does"));
+        }
+        let online = Arc::new(OnlineView::from_horizon(defined.view.clone(), manifest.horizon_us, manifest.greatest_us)?);
+        let mut chunks = futures::stream::iter(manifest.chunks.clone().into_iter().enumerate())
+            .map(|(number, chunk)| {
+                let (online, checkpoints) = (online.clone(), checkpoints.clone());
+                async move {
+                    let bytes = checkpoints.chunk(epoch, number, &chunk).await?;
+                    let decoded = tokio::task::spawn_blocking(move || online.decode(&bytes)).await;
+                    let decoded = decoded.map_err(|e| Error::internal(format!("decoding a state stopped: {e}")))?;
+                    decoded.map_err(|e| e.context(format!("chunk {number}")))
+                }
+            })
+            .buffer_unordered(self.settings.threads.max(1) + 1);
+        while let Some(decoded) = chunks.next().await {
+            decoded?;
+        }
+        drop(chunks);
+        let online = Arc::into_inner(online).ok_or_else(|| Error::internal("a chunk is still being decoded"))?;
+        Ok((online, manifest))
+    }
+
+    /// Applies what came into history since a checkpoint was taken.
+    async fn follow_history(&self, online: &OnlineView, manifest: &Manifest, histories: &[(String, StreamHistory)]) -> Result<()> {
+        for (name, history) in histories {
+            let version = manifest.streams.iter().find(|s| s.stream == *name).map(|s| s.version);
+            let version = version.filter(|v| *v < history.version() && !asof_udfs::seeded_bug("checkpoint-forgets-version"));
+            let Some(version) = version else { continue };
+            let since = history.since(version).await?;
+            let exact_from = online.exact_from();
+            let time = history.schema().event_time();
+            for rows in &since.gone {
+                // What an enrichment matched before its oldest row it cannot match anew.
+                let times = rows.column(time).as_primitive::<TimestampMicrosecondType>();
+                if arrow::compute::min(times).is_some_and(|least| least < exact_from) {
+                    return Err(unfollowed());
+                }
+                online.apply(&[Change { stream: name, rows, gone: true }])?;
+            }
+            self.apply_table(online, name, history, since.come).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the checkpoints of a view that was dropped.
+    pub(super) async fn remove_checkpoints(&self, name: &str, folder: &str) {
+        self.views.known.forget(name);
+        if let Err(e) = self.warehouse.checkpoints(folder).remove_all().await {
+            tracing::warn!(view = name, error = %e, "checkpoints of a dropped view stay");
+        }
+    }
+}
+
+fn unfollowed() -> Error {
+    Error::unavailable("what came into history since cannot be applied to it exactly")
+}

@@ -125,6 +125,9 @@ pub(super) struct ServeOptions {
     /// How long until the next checkpoint of a view's online state, seconds; 0: none is written, at the end neither.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(super) checkpoint_seconds: u32,
+    /// How often it is looked whether history has many small files, to be made one, seconds; 0: never.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub(super) compact_seconds: u32,
     /// How long a client may say nothing: at first, and then within a put or an exchange; seconds.
     #[arg(long, value_name = "SECONDS", num_args = 2, value_names = ["FIRST", "THEN"], default_values_t = [10, 600])]
     pub(super) idle_seconds: Vec<u32>,

@@ -31,8 +31,6 @@ use crate::wire::Served;
 const KEEP_EVERY: Duration = Duration::from_secs(3);
 /// How often it is looked whether a checkpoint is due.
 const CHECKPOINTS_EVERY: Duration = Duration::from_secs(1);
-/// How often it is looked whether history has many small files.
-const COMPACT_EVERY: Duration = Duration::from_secs(10);
 
 /// Of 100; half is the usual priority, and this is nice 9 where there is nice.
 const WORK_PRIORITY: u8 = 25;
@@ -110,7 +108,7 @@ async fn serve(
     };
     let keeping = work.spawn(keep(engine.clone(), ready));
     // Not among what keeps the leases: a large one takes longer than a lease lasts.
-    let behind = [work.spawn(keep_checkpoints(engine.clone())), work.spawn(keep_compact(engine.clone()))];
+    let behind = [work.spawn(keep_checkpoints(engine.clone())), work.spawn(keep_compact(engine.clone(), options.compact_seconds))];
     let idle = |i: usize| options.idle_seconds.get(i).map(|s| Duration::from_secs((*s).into()));
     let mut limits = Limits {
         endpoints: options.endpoints.into(),
@@ -176,8 +174,11 @@ async fn keep_checkpoints(engine: Engine) {
 }
 
 /// Rewrites small files of history.
-async fn keep_compact(engine: Engine) {
-    let mut ticks = tokio::time::interval(COMPACT_EVERY);
+async fn keep_compact(engine: Engine, seconds: u32) {
+    if seconds == 0 {
+        return;
+    }
+    let mut ticks = tokio::time::interval(Duration::from_secs(seconds.into()));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

@@ -12,8 +12,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use arrow::array::AsArray;
-use arrow::datatypes::TimestampMicrosecondType;
 use asof_sql::plan::Fingerprint;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -382,14 +380,7 @@ impl Inner {
             let version = version.filter(|v| *v < history.version() && !asof_udfs::seeded_bug("checkpoint-forgets-version"));
             let Some(version) = version else { continue };
             let since = history.since(version).await?;
-            let exact_from = online.exact_from();
-            let time = history.schema().event_time();
             for rows in &since.gone {
-                // What an enrichment matched before its oldest row it cannot match anew.
-                let times = rows.column(time).as_primitive::<TimestampMicrosecondType>();
-                if arrow::compute::min(times).is_some_and(|least| least < exact_from) {
-                    return Err(unfollowed());
-                }
                 online.apply(&[Change { stream: name, rows, gone: true }])?;
             }
             self.apply_table(online, name, history, since.come).await?;

@@ -47,6 +47,8 @@ struct Plan {
     restart_before: Vec<usize>,
     /// Whether the engine leaves checkpoints when it is first closed; later states then begin from these and what came since.
     checkpoints: bool,
+    /// The streams whose small files are rewritten whenever the engine is closed.
+    compact: Vec<String>,
     /// After which call some questions are asked already.
     ask_after: Option<usize>,
     /// Ask history and training queries as well.
@@ -152,6 +154,7 @@ fn plan(case: &Case, rng: &mut ChaCha8Rng) -> Plan {
         create_before,
         restart_before: (0..if rng.random_bool(0.5) { rng.random_range(1..=3) } else { 0 }).map(|_| rng.random_range(0..=calls)).collect(),
         checkpoints: case.seed.is_multiple_of(2),
+        compact: case.streams.iter().filter(|_| case.seed % 3 == 1).map(|s| s.name.clone()).collect(),
         ask_after: rng.random_bool(0.3).then(|| rng.random_range(0..=calls)),
         batch: true,
         spine_as_parquet: rng.random_bool(0.5),
@@ -299,6 +302,9 @@ async fn run(case: &Case, plan: &Plan) -> Outcome<Answers> {
 }
 
 async fn reopen(engine: Engine, warehouse: &Path, read_path: ReadPath, plan: &Plan) -> Outcome<Engine> {
+    for stream in &plan.compact {
+        engine.compact(stream, 2).await.map_err(|error| Failure::new(format!("compaction of {stream}: {error}")))?;
+    }
     engine.close().await.map_err(|error| Failure::new(format!("close: {error}")))?;
     open(warehouse, read_path, plan).await
 }

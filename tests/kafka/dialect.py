@@ -41,9 +41,11 @@ CRASH_POINTS = [
     "checkpoint.chunk",
     "checkpoint.manifest",
     "offsets.committed",
+    "compact.written",
+    "compact.committed",
 ]
-# Options of `asof serve` that make checkpoints come often enough to crash in.
-CHECKPOINT_OFTEN = ["--checkpoint-seconds", "1"]
+# Options of `asof serve` that make checkpoints and compactions come often enough to crash in.
+OFTEN = ["--checkpoint-seconds", "1", "--compact-seconds", "1"]
 
 STATUS = "SHOW STREAM STATUS"
 STATUS_COLUMNS = [

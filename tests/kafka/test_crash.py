@@ -23,7 +23,7 @@ def test_kill_at_random_moments(world, servers):
     """Each round: records flow, the server is killed somewhere in between and started again; history and values are compared."""
     seeded = random.Random(SEED)
     flow = Flow(SEED)
-    server = servers(world.warehouse, *dialect.CHECKPOINT_OFTEN)
+    server = servers(world.warehouse, *dialect.OFTEN)
     world.create(server)
     print(f"seed {SEED}")
     for round_ in range(KILLS):
@@ -36,7 +36,7 @@ def test_kill_at_random_moments(world, servers):
         server.__exit__(None, None, None)
         world.topic.send(flow.take(seeded.randint(10, 50)))
         world.topic.flush()
-        server = servers(world.warehouse, *dialect.CHECKPOINT_OFTEN)
+        server = servers(world.warehouse, *dialect.OFTEN)
         world.caught_up(server)
         world.check_stored()
         world.check_served(server, instants=seeded.sample(world.instants(), 2))
@@ -55,7 +55,7 @@ def test_crash_at(world, servers, point, times):
         world.create(server)
         world.topic.produce(flow.take(150))
         world.caught_up(server)
-    crashing = servers(world.warehouse, *dialect.CHECKPOINT_OFTEN, crash=f"{point}:{times}", wait=False)
+    crashing = servers(world.warehouse, *dialect.OFTEN, crash=f"{point}:{times}", wait=False)
 
     def feed():
         # Points are passed once a commit or a checkpoint: there must be enough of them.
@@ -92,7 +92,7 @@ def checkpoints(world):
 @pytest.mark.parametrize("damage", ["one bit", "cut", "no checkpoints"])
 def test_damaged_checkpoints(world, servers, damage):
     """A checkpoint that is damaged is refused by name, and the one before or history takes its place."""
-    server = servers(world.warehouse, *dialect.CHECKPOINT_OFTEN)
+    server = servers(world.warehouse, *dialect.OFTEN)
     world.create(server)
     flow, seen = Flow(22), 0
     for _ in range(3):

@@ -21,7 +21,7 @@ def test_the_store_refuses_a_second_put(s3):
 def test_all_of_it_on_s3(s3, topic, servers):
     world = World(topic, "s3://warehouse/asof", delta.on_s3(s3))
     env = dialect.s3_environment(s3)
-    server = servers(world.warehouse, *dialect.CHECKPOINT_OFTEN, env=env)
+    server = servers(world.warehouse, *dialect.OFTEN, env=env)
     world.create(server)
     flow = Flow(51)
     topic.produce(flow.take(300))
@@ -29,6 +29,6 @@ def test_all_of_it_on_s3(s3, topic, servers):
     topic.send(flow.take(300))
     server.kill()
     topic.flush()
-    server = servers(world.warehouse, *dialect.CHECKPOINT_OFTEN, env=env)
+    server = servers(world.warehouse, *dialect.OFTEN, env=env)
     world.caught_up(server)
     world.check(server)

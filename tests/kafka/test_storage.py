@@ -18,7 +18,7 @@ def test_s3_that_fails_now_and_then(s3, topic, servers, rate):
     world = World(topic, "s3://warehouse/asof", delta.on_s3(s3))
     with FaultyS3(s3, seed=int(rate * 100)) as faulty:
         env = dialect.s3_environment(faulty.endpoint)
-        server = servers(world.warehouse, *dialect.CHECKPOINT_OFTEN, env=env)
+        server = servers(world.warehouse, *dialect.OFTEN, env=env)
         world.create(server)
         faulty.rate = rate
         flow = Flow(71)
@@ -28,7 +28,7 @@ def test_s3_that_fails_now_and_then(s3, topic, servers, rate):
         topic.send(flow.take(100))
         server.kill()
         topic.flush()
-        server = servers(world.warehouse, *dialect.CHECKPOINT_OFTEN, env=env)
+        server = servers(world.warehouse, *dialect.OFTEN, env=env)
         world.caught_up(server, seconds=180)
         assert all(faulty.met[fault] for fault in FAULTS), faulty.met
         faulty.rate = 0.0
@@ -40,7 +40,7 @@ def test_s3_that_is_gone_for_a_while(s3, topic, servers):
     """The stream waits, says so, and goes on."""
     world = World(topic, "s3://warehouse/asof", delta.on_s3(s3))
     with FaultyS3(s3, seed=1) as faulty:
-        server = servers(world.warehouse, *dialect.CHECKPOINT_OFTEN, env=dialect.s3_environment(faulty.endpoint))
+        server = servers(world.warehouse, *dialect.OFTEN, env=dialect.s3_environment(faulty.endpoint))
         world.create(server)
         flow = Flow(72)
         topic.produce(flow.take(150))
@@ -65,7 +65,7 @@ def test_a_full_disk(topic, servers, tmp_path):
     folder = tmp_path / "warehouse"
     folder.mkdir()
     within = ["unshare", "--map-root-user", "--mount", "sh", "-c", SMALL_DISK, "sh", str(folder)]
-    server = servers(folder, *dialect.CHECKPOINT_OFTEN, within=within)
+    server = servers(folder, *dialect.OFTEN, within=within)
     world = World(topic, Path(f"/proc/{server.process.pid}/root{folder}"))
     world.create(server)
     flow = Flow(73)

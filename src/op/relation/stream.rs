@@ -61,11 +61,6 @@ impl StreamRelation {
         self.root.memory_bytes()
     }
 
-    /// The oldest event time from which on every change is applied exactly.
-    pub fn exact_from(&self) -> i64 {
-        self.root.exact_from()
-    }
-
     /// What the operators keep, in pieces of about so many bytes of memory, each with the number of its operator.
     pub fn encode(&self, bytes: usize) -> Result<Vec<(usize, Writer)>> {
         let mut joins = Vec::new();

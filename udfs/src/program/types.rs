@@ -5,14 +5,6 @@ use std::sync::Arc;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, TimeUnit};
 
 use super::{Function, ProgramError, timestamp_type};
-#[cfg(feature = "datafusion")]
-use crate::scalar::sql_name;
-
-/// A type as messages name it where no SQL is at hand.
-#[cfg(not(feature = "datafusion"))]
-fn sql_name(data_type: &DataType) -> String {
-    data_type.to_string()
-}
 
 /// How a value column is stored and ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

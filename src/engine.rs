@@ -34,10 +34,10 @@ use self::metrics::Metrics;
 use self::sources::Sources;
 use self::views::Views;
 pub use crate::connect::ingest::IngestCounts;
-use crate::connect::ingest::Pipeline;
+use crate::connect::ingest::{Pipeline, history_schema};
 use crate::connect::status::Statuses;
 use crate::error::{Error, Result};
-use crate::history::{Part, TableOptions};
+use crate::history::{Part, StreamHistory, TableOptions};
 use crate::op::asof_join::{Identity, TieOrder};
 use crate::op::relation::batch::RelationSource;
 use crate::op::window::View;
@@ -128,6 +128,7 @@ impl EngineBuilder {
                 registry: RwLock::new(Arc::new(registry)),
                 catalog: Mutex::new(()),
                 streams: Mutex::new(BTreeMap::new()),
+                readers: Mutex::new(BTreeMap::new()),
                 views: Views::default(),
                 sources: Sources::default(),
                 written: RwLock::new(BTreeSet::new()),
@@ -170,6 +171,8 @@ pub(crate) struct Inner {
     /// Held while the catalog changes.
     catalog: Mutex<()>,
     streams: Mutex<BTreeMap<String, Arc<Mutex<OpenStream>>>>,
+    /// The histories of streams that are only read, with the definitions that they were opened by.
+    readers: Mutex<BTreeMap<String, (Arc<Registry>, StreamHistory)>>,
     views: Views,
     sources: Sources,
     /// The streams whose lease this process holds.
@@ -309,6 +312,7 @@ impl Inner {
         let pipeline = Pipeline::open(&self.warehouse, name, definition, self.settings.dedupe_limit_bytes, false).await?;
         let open = Arc::new(Mutex::new(OpenStream { pipeline, lease: None, renewed: 0 }));
         streams.insert(name.to_owned(), open.clone());
+        self.readers.lock().await.remove(name);
         Ok(open)
     }
 
@@ -333,12 +337,29 @@ impl Inner {
     }
 
     /// A stream's history; readable while it is written.
-    pub(crate) async fn history(&self, name: &str) -> Result<crate::history::StreamHistory> {
+    pub(crate) async fn history(&self, name: &str) -> Result<StreamHistory> {
+        if !self.streams.lock().await.contains_key(name) {
+            return self.read_history(name).await;
+        }
         let open = self.stream(name).await?;
         let mut open = open.lock().await;
         // What was served is there when history is asked.
         self.commit_staged(name, &mut open).await?;
         Ok(open.pipeline.history().clone())
+    }
+
+    /// The history of a stream that this process neither writes nor serves: no event that a writer would remember is read for it.
+    async fn read_history(&self, name: &str) -> Result<StreamHistory> {
+        let registry = self.registry();
+        let mut readers = self.readers.lock().await;
+        if let Some((_, history)) = readers.get(name).filter(|(of, _)| Arc::ptr_eq(of, &registry)) {
+            history.refresh().await?;
+            return Ok(history.clone());
+        }
+        let definition = registry.streams.get(name).ok_or_else(|| unknown_stream(&registry, name))?;
+        let history = StreamHistory::open(&self.warehouse, name, &definition.folder, history_schema(&definition.schema)?).await?;
+        readers.insert(name.to_owned(), (registry, history.clone()));
+        Ok(history)
     }
 
     /// The histories of a view's streams at their newest versions.

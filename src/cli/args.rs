@@ -113,7 +113,7 @@ pub(super) struct ServeOptions {
     /// Refuse an instant that the online state does not answer, instead of computing it from history.
     #[arg(long)]
     pub(super) online_only: bool,
-    /// The threads that answer requests; queries and writes have their own.
+    /// The threads that answer requests, half as many as the machine's unless it is said; queries and writes have their own.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) serving_threads: Option<u32>,
     /// The endpoints of a result whose rows have no order.

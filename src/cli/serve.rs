@@ -57,7 +57,7 @@ pub(super) fn run(warehouse: &str, options: &args::ServeOptions) -> Result<Code,
     }
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let work = runtime(Builder::new_multi_thread().on_thread_start(stand_back), "work", cores)?;
-    let serving = runtime(&mut Builder::new_multi_thread(), "serve", options.serving_threads.map_or(cores, |n| n as usize))?;
+    let serving = runtime(&mut Builder::new_multi_thread(), "serve", options.serving_threads.map_or(cores.div_ceil(2), |n| n as usize))?;
     let read_path = if options.online_only { ReadPath::Online } else { ReadPath::Auto };
     let checkpoint_interval_us = i64::from(options.checkpoint_seconds).saturating_mul(1_000_000);
     let settings = Settings { read_path, checkpoint_interval_us, ..Settings::default() };

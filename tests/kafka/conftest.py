@@ -18,6 +18,7 @@ from server import Server
 from world import World
 
 NUMBERS = itertools.count()
+LEFT_OUT = []
 
 
 def pytest_configure(config):
@@ -33,8 +34,21 @@ def pytest_collection_modifyitems(config, items):
     waiting = [item for item in items if item.get_closest_marker("waits")]
     items[:] = [item for item in items if item not in waiting]
     config.hook.pytest_deselected(items=waiting)
-    for item in waiting:
-        print(f"left out: {item.nodeid} waits for {item.get_closest_marker('waits').args[0]}")
+    left_out = [f"left out: {item.nodeid} waits for {item.get_closest_marker('waits').args[0]}" for item in waiting]
+    LEFT_OUT.extend(left_out)
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["left_out"] = left_out
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """What a worker left out, told by the process that has a terminal."""
+    LEFT_OUT.extend(line for line in getattr(node, "workeroutput", {}).get("left_out", []) if line not in LEFT_OUT)
+
+
+def pytest_terminal_summary(terminalreporter):
+    for line in LEFT_OUT:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -161,7 +161,11 @@ def test_without_a_key_one_process(world, servers):
     second = servers(world.warehouse)
     world.topic.produce(flow.take(100))
     world.caught_up(first)
-    assert {r["state"] for r in second.status(world.name).values()} == {dialect.ELSEWHERE}, second.status(world.name)
+
+    def stays_out():
+        return {r["state"] for r in second.status(world.name).values()} == {dialect.ELSEWHERE}
+
+    until(stays_out, lambda: f"the second to say so: {second.status(world.name)}")
     world.check(first)
     first.end(signal.SIGTERM)
     world.topic.produce(flow.take(100))

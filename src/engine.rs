@@ -310,6 +310,8 @@ impl Inner {
         let registry = self.registry();
         let definition = registry.streams.get(name).ok_or_else(|| unknown_stream(&registry, name))?;
         let pipeline = Pipeline::open(&self.warehouse, name, definition, self.settings.dedupe_limit_bytes, false).await?;
+        // States that were made with an earlier pipeline may lack what others have written since.
+        self.invalidate_views_of(name);
         let open = Arc::new(Mutex::new(OpenStream { pipeline, lease: None, renewed: 0 }));
         streams.insert(name.to_owned(), open.clone());
         self.readers.lock().await.remove(name);
@@ -323,17 +325,35 @@ impl Inner {
 
     /// Takes in what another process has written.
     async fn catch_up(&self, name: &str, open: &mut OpenStream) -> Result<()> {
-        let before = open.pipeline.history().version();
-        if open.pipeline.history().refresh().await? == before {
+        if open.pipeline.history().refresh().await? == open.pipeline.seen() {
             return Ok(());
         }
+        self.reopen(name, open).await
+    }
+
+    /// Settles a commit of whose fate nothing is known.
+    async fn settle(&self, name: &str, open: &mut OpenStream) -> Result<()> {
+        if !open.pipeline.is_doubtful() {
+            return Ok(());
+        }
+        open.pipeline.history().refresh().await?;
+        self.reopen(name, open).await
+    }
+
+    /// Opens a stream's pipeline anew, and makes the views that read it be built anew.
+    async fn reopen(&self, name: &str, open: &mut OpenStream) -> Result<()> {
+        // Before anything can fail or be given up: from then on they answer no more.
+        self.invalidate_views_of(name);
         let registry = self.registry();
         let definition = registry.streams.get(name).ok_or_else(|| unknown_stream(&registry, name))?;
         open.pipeline = Pipeline::open(&self.warehouse, name, definition, self.settings.dedupe_limit_bytes, false).await?;
-        for (_, online) in self.views.reading(name) {
+        Ok(())
+    }
+
+    fn invalidate_views_of(&self, stream: &str) {
+        for (_, online) in self.views.reading(stream) {
             online.invalidate();
         }
-        Ok(())
     }
 
     /// A stream's history; readable while it is written.

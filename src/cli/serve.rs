@@ -106,8 +106,7 @@ async fn serve(
         stopped.await;
         stop.send_replace(true);
     };
-    let keeping = work.spawn(keep(engine.clone(), ready));
-    // Not among what keeps the leases: a large one takes longer than a lease lasts.
+    let keeping = [work.spawn(keep(engine.clone(), ready)), work.spawn(keep_leases(engine.clone()))];
     let behind = [work.spawn(keep_checkpoints(engine.clone())), work.spawn(keep_compact(engine.clone(), options.compact_seconds))];
     let idle = |i: usize| options.idle_seconds.get(i).map(|s| Duration::from_secs((*s).into()));
     let mut limits = Limits {
@@ -136,7 +135,7 @@ async fn serve(
     tracing::info!(address, "listening");
     let backend = Arc::new(Served::new(engine.clone(), work.handle().clone()));
     let served = asof_flight::serve(backend, listener, ServerOptions { limits, tls, token, ready: is_ready }, stopped).await;
-    keeping.abort();
+    keeping.iter().for_each(tokio::task::JoinHandle::abort);
     // A checkpoint that is under way leaves no manifest, a rewrite no commit: what they put is of no use to anybody.
     behind.iter().for_each(tokio::task::JoinHandle::abort);
     if let Some(answering) = answering {
@@ -145,12 +144,22 @@ async fn serve(
     Ok(served.map_err(Error::from)?)
 }
 
-/// Keeps the leases of all streams, the states of all views and the reading of logs; `ready` once all views have one.
-async fn keep(engine: Engine, ready: watch::Sender<bool>) {
+/// Keeps the leases of all streams, whatever else takes its time.
+async fn keep_leases(engine: Engine) {
     let mut ticks = tokio::time::interval(KEEP_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         engine.keep_leases().await;
+    }
+}
+
+/// Keeps the states of all views and the reading of logs; `ready` once all views have one.
+async fn keep(engine: Engine, ready: watch::Sender<bool>) {
+    engine.keep_leases().await;
+    let mut ticks = tokio::time::interval(KEEP_EVERY);
+    loop {
+        ticks.tick().await;
         match engine.warm().await {
             Ok(()) if !*ready.borrow() => {
                 tracing::info!("ready");

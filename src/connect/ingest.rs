@@ -111,6 +111,10 @@ pub struct Pipeline {
     last_arrival: i64,
     dedupe_bytes_max: usize,
     staged: Staged,
+    /// The version of history up to which all is remembered.
+    seen: i64,
+    /// Whether a commit was begun of whose fate nothing is known.
+    doubtful: bool,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -175,12 +179,15 @@ impl Pipeline {
             last_arrival: i64::MIN,
             dedupe_bytes_max,
             staged: Staged::default(),
+            seen: 0,
+            doubtful: false,
         };
         pipeline.recover().await?;
         Ok(pipeline)
     }
 
     async fn recover(&mut self) -> Result<()> {
+        self.seen = self.history.version();
         // Every commit of ours carries the greatest event time of each partition; commits that only change columns carry nothing.
         let mut version = self.history.version();
         let mut info = None;
@@ -287,6 +294,26 @@ impl Pipeline {
         self.recover().await
     }
 
+    /// Commits. Whatever ends it otherwise leaves the pipeline in doubt: the commit may be there, and is not remembered.
+    async fn put(&mut self, commit: Commit) -> Result<Outcome> {
+        self.doubtful = true;
+        let outcome = self.history.commit(commit).await?;
+        if let Outcome::Committed { version } = outcome {
+            (self.seen, self.doubtful) = (version, false);
+        }
+        Ok(outcome)
+    }
+
+    /// The version of history up to which the pipeline remembers what it must.
+    pub fn seen(&self) -> i64 {
+        self.seen
+    }
+
+    /// Whether a commit of whose fate nothing is known keeps the pipeline from judging right; it is to be opened anew.
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
     fn arrival(&mut self, now: i64) -> i64 {
         self.last_arrival = now.max(self.last_arrival.saturating_add(1));
         self.last_arrival
@@ -328,7 +355,7 @@ impl Pipeline {
                 info: self.info(&counts),
                 ..Commit::default()
             };
-            match self.history.commit(commit).await? {
+            match self.put(commit).await? {
                 Outcome::Committed { .. } => Ok(()),
                 Outcome::Superseded { app_id, .. } => {
                     Err(Error::closed(format!("another process has gone on writing the stream (\"{app_id}\"); open the warehouse again")))
@@ -671,7 +698,7 @@ impl Pipeline {
                 info: self.info(&counts),
                 ..Commit::default()
             };
-            match self.history.commit(commit).await? {
+            match self.put(commit).await? {
                 Outcome::Committed { .. } => Ok(()),
                 Outcome::Superseded { .. } => Err(Error::closed("another process has reprocessed the stream's late events")),
             }
@@ -768,7 +795,7 @@ impl Load<'_> {
             }
             let rejected = rejected_batch(&self.rejected, &self.partition, self.arrived)?;
             let commit = Commit { files, rejected: non_empty(rejected), progress, info: self.pipeline.info(&counts), ..Commit::default() };
-            match self.pipeline.history.commit(commit).await? {
+            match self.pipeline.put(commit).await? {
                 Outcome::Committed { .. } => Ok(()),
                 Outcome::Superseded { .. } => Err(Error::closed("another process has loaded the same data")),
             }

@@ -121,10 +121,11 @@ impl Engine {
 }
 
 /// A view's histories, held still.
-type Held = Vec<(String, OwnedMutexGuard<OpenStream>)>;
+pub(super) type Held = Vec<(String, OwnedMutexGuard<OpenStream>)>;
 
+/// The versions that the views have taken in: what is behind them is compactions of this process, or not seen.
 fn versions(held: &Held) -> BTreeMap<String, i64> {
-    held.iter().map(|(name, open)| (name.clone(), open.pipeline.history().version())).collect()
+    held.iter().map(|(name, open)| (name.clone(), open.pipeline.seen())).collect()
 }
 
 impl Inner {
@@ -172,18 +173,24 @@ impl Inner {
         }
     }
 
-    /// Holds streams still, in the order of their names, with nothing staged.
-    async fn hold(&self, names: &[String]) -> Result<Held> {
+    /// Holds streams still, in the order of their names.
+    pub(super) async fn hold(&self, names: &[String]) -> Result<Held> {
         let mut open = Vec::new();
         for name in names {
             open.push((name.clone(), self.stream(name).await?));
         }
         let mut held = Vec::new();
         for (name, stream) in open {
-            let mut stream = stream.lock_owned().await;
-            // The state is that of a version of history only where all that it holds is there.
-            self.commit_staged(&name, &mut stream).await?;
-            held.push((name, stream));
+            held.push((name, stream.lock_owned().await));
+        }
+        Ok(held)
+    }
+
+    /// The same with nothing staged: a state is that of a version of history only where all that it holds is there.
+    async fn hold_committed(&self, names: &[String]) -> Result<Held> {
+        let mut held = self.hold(names).await?;
+        for (name, open) in &mut held {
+            self.commit_staged(name, open).await?;
         }
         Ok(held)
     }
@@ -197,7 +204,7 @@ impl Inner {
         let streams = sorted_streams(&online.view);
         let newest = self.views.known.newest(name).filter(|n| n.folder == folder && n.definition == definition);
         if newest.is_some() {
-            let now = versions(&self.hold(&streams).await?);
+            let now = versions(&self.hold_committed(&streams).await?);
             if newest.is_some_and(|n| n.versions == now) {
                 return Ok(false);
             }
@@ -206,7 +213,7 @@ impl Inner {
         let mut writer = checkpoints.begin().await?;
 
         // From here on until the state is encoded nothing comes in.
-        let mut held = self.hold(&streams).await?;
+        let mut held = self.hold_committed(&streams).await?;
         let holding = Instant::now();
         let same = self.views.get(name).is_some_and(|now| Arc::ptr_eq(&now, &online));
         if !same || online.is_stale() || online.is_loading() {
@@ -275,15 +282,15 @@ impl Inner {
         Ok(true)
     }
 
-    /// The state of a view from its newest checkpoint that is of use, brought up to date; `None` where there is none. The caller holds the
-    /// pipelines of these histories.
+    /// The state of a view from its newest checkpoint that is of use, brought up to date, and the versions that it is of; `None` where
+    /// there is none.
     pub(super) async fn recovered(
         &self,
         name: &str,
         defined: &DefinedView,
         histories: &[(String, StreamHistory)],
         greatest: Option<i64>,
-    ) -> Option<Arc<OnlineView>> {
+    ) -> Option<(Arc<OnlineView>, BTreeMap<String, i64>)> {
         let checkpoints = self.warehouse.checkpoints(&defined.folder);
         let epochs = match checkpoints.epochs().await {
             Ok(epochs) => epochs,
@@ -301,12 +308,16 @@ impl Inner {
                     continue;
                 }
             };
-            let followed = self.follow_history(&online, &manifest, histories).await;
-            if let Err(e) = followed.and_then(|()| if online.is_stale() { Err(unfollowed()) } else { Ok(()) }) {
-                // An older one would meet the same commits.
-                tracing::warn!(view = name, checkpoint, error = %e, "the state is made from history");
-                return None;
-            }
+            let held: BTreeMap<String, i64> = manifest.streams.iter().map(|s| (s.stream.clone(), s.version)).collect();
+            let followed = self.follow_history(&online, &held, histories).await;
+            let versions = match followed.and_then(|versions| if online.is_stale() { Err(unfollowed()) } else { Ok(versions) }) {
+                Ok(versions) => versions,
+                Err(e) => {
+                    // An older one would meet the same commits.
+                    tracing::warn!(view = name, checkpoint, error = %e, "the state is made from history");
+                    return None;
+                }
+            };
             tracing::debug!(view = name, checkpoint, "the state begins from a checkpoint");
             let newest = Checkpointed {
                 epoch,
@@ -316,10 +327,10 @@ impl Inner {
                 took_us: 0,
                 folder: defined.folder.clone(),
                 definition: definition(&defined.view),
-                versions: manifest.streams.iter().map(|s| (s.stream.clone(), s.version)).collect(),
+                versions: held,
             };
             put(&self.views.known.newest, name, newest);
-            return Some(Arc::new(online));
+            return Some((Arc::new(online), versions));
         }
         None
     }
@@ -373,19 +384,27 @@ impl Inner {
         Ok((online, manifest))
     }
 
-    /// Applies what came into history since a checkpoint was taken.
-    async fn follow_history(&self, online: &OnlineView, manifest: &Manifest, histories: &[(String, StreamHistory)]) -> Result<()> {
+    /// Applies what came into history after these versions; gives the versions that the state then is of.
+    pub(super) async fn follow_history(
+        &self,
+        online: &OnlineView,
+        versions: &BTreeMap<String, i64>,
+        histories: &[(String, StreamHistory)],
+    ) -> Result<BTreeMap<String, i64>> {
+        let mut reached = versions.clone();
         for (name, history) in histories {
-            let version = manifest.streams.iter().find(|s| s.stream == *name).map(|s| s.version);
-            let version = version.filter(|v| *v < history.version() && !asof_udfs::seeded_bug("checkpoint-forgets-version"));
-            let Some(version) = version else { continue };
-            let since = history.since(version).await?;
+            let Some(version) = reached.get_mut(name) else { return Err(unfollowed()) };
+            if *version >= history.version() || asof_udfs::seeded_bug("checkpoint-forgets-version") {
+                continue;
+            }
+            let since = history.since(*version).await?;
+            *version = since.come.version();
             for rows in &since.gone {
                 online.apply(&[Change { stream: name, rows, gone: true }])?;
             }
             self.apply_table(online, name, history, since.come).await?;
         }
-        Ok(())
+        Ok(reached)
     }
 
     /// Removes the checkpoints of a view that was dropped.

@@ -30,13 +30,23 @@ impl Inner {
         let open = self.stream(stream).await?;
         // Commits go on meanwhile.
         let history = open.lock().await.pipeline.history().clone();
-        let mut files = 0;
+        let (mut files, mut failed) = (0, Ok(()));
         for part in [Part::History, Part::Late, Part::Rejected] {
-            while let Some(done) = history.compact(part, files_min).await? {
-                tracing::debug!(stream, ?part, ?done, "compacted");
-                files += done.files;
+            loop {
+                match history.compact(part, files_min).await {
+                    Ok(Some(done)) => {
+                        tracing::debug!(stream, ?part, ?done, "compacted");
+                        files += done.files;
+                    }
+                    Ok(None) => break,
+                    Err(e) => {
+                        // The other tables have nothing to do with it.
+                        failed = failed.and(Err(e));
+                        break;
+                    }
+                }
             }
         }
-        Ok(files)
+        failed.map(|()| files)
     }
 }

@@ -175,10 +175,13 @@ impl Inner {
     /// Forgets what this process had of a stream that another one writes now.
     async fn lost(&self, stream: &str) {
         self.written.write().unwrap_or_else(PoisonError::into_inner).remove(stream);
-        self.streams.lock().await.remove(stream);
-        for (_, online) in self.views.reading(stream) {
-            online.invalidate();
+        if let Some(open) = self.streams.lock().await.remove(stream)
+            && let Some(lease) = open.lock().await.lease.take()
+            && let Err(e) = lease.release().await
+        {
+            tracing::debug!(stream, error = %e, "the lease was not given back");
         }
+        self.invalidate_views_of(stream);
     }
 
     /// Where partitions are read from: behind what history holds, or where the stream begins.
@@ -186,6 +189,8 @@ impl Inner {
         let definition = self.definition(stream)?;
         let options = kafka_of(&definition)?;
         let mut open = self.holding(stream).await?;
+        // What is staged is not read again.
+        self.commit_staged(stream, &mut open).await?;
         let mut from = Vec::new();
         for partition in partitions {
             let name = partition_name(options, partition);
@@ -399,6 +404,7 @@ impl Feed {
         let mut open = open.lock().await;
         let now = inner.now();
         let name = partition_name(&self.options, partition);
+        inner.settle(&self.stream, &mut open).await?;
         let step = open.pipeline.stage(&name, decoded, next, now).await?;
         let counts = inner.applied(&self.stream, &open, step).await;
         crash_point("state.applied");

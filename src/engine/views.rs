@@ -2,7 +2,7 @@
 //! change could not be applied exactly.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
@@ -22,7 +22,7 @@ use crate::op::relation::batch::StreamScan;
 use crate::op::relation::stream::Change;
 use crate::op::window::View;
 use crate::op::window::stream::OnlineView;
-use crate::serve::scans::HistoryScans;
+use crate::serve::scans::{HistoryScans, Pinned};
 
 /// How many batches of history are read ahead of what is applied: some hundred thousand rows.
 const BATCHES_AHEAD: usize = 16;
@@ -31,6 +31,8 @@ const BATCHES_AHEAD: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Views {
     online: RwLock<BTreeMap<String, Arc<OnlineView>>>,
+    /// Held while a view's state is made.
+    building: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Their checkpoints.
     pub(super) known: Known,
 }
@@ -42,6 +44,10 @@ impl Views {
 
     pub(super) fn put(&self, name: &str, view: Arc<OnlineView>) {
         self.online.write().unwrap_or_else(|e| e.into_inner()).insert(name.to_owned(), view);
+    }
+
+    fn building(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+        self.building.lock().unwrap_or_else(|e| e.into_inner()).entry(name.to_owned()).or_default().clone()
     }
 
     pub(super) fn remove(&self, name: &str) {
@@ -74,56 +80,78 @@ impl Inner {
                 return Ok(online);
             }
         }
-        let registry = self.registry();
-        let defined = registry.views.get(name).ok_or_else(|| Error::invalid(format!("unknown feature view \"{name}\"")))?;
-        let view = defined.view.clone();
-        let begun = Instant::now();
-        // No step may come between what is read of history and the first change that is applied.
-        let mut names: Vec<&str> = view.plan.streams();
-        names.sort_unstable();
-        let mut open = Vec::new();
-        for stream in names {
-            open.push(self.stream(stream).await?);
-        }
-        let mut held = Vec::new();
-        for stream in &open {
-            held.push(stream.lock().await);
-        }
+        let building = self.views.building(name);
+        let _building = building.lock().await;
         if let Some(online) = self.views.get(name).filter(|v| !v.is_stale()) {
             return Ok(online);
         }
-        let scans = Self::pinned_held(held.iter().map(|h| h.pipeline.history()).zip(sorted_streams(&view)));
-        let greatest = held.iter().filter_map(|h| h.pipeline.greatest()).max();
-        let histories: Vec<(String, StreamHistory)> =
-            sorted_streams(&view).into_iter().zip(held.iter().map(|h| h.pipeline.history().clone())).collect();
+        let registry = self.registry();
+        let unknown = || Error::invalid(format!("unknown feature view \"{name}\""));
+        let defined = registry.views.get(name).ok_or_else(unknown)?;
+        let begun = Instant::now();
+        // What history has is read while steps go on.
+        let (mut histories, mut greatest) = (Vec::new(), None);
+        for stream in sorted_streams(&defined.view) {
+            let open = self.stream(&stream).await?;
+            let open = open.lock().await;
+            greatest = greatest.max(open.pipeline.greatest());
+            histories.push((stream, open.pipeline.history().clone()));
+        }
         let recovered = self.recovered(name, defined, &histories, greatest).await;
         let checkpoint = recovered.as_ref().and_then(|_| self.views.known.newest(name)).map(|newest| newest.epoch);
-        let online = match recovered {
-            Some(online) => {
-                online.saw(greatest);
-                online.advance(self.horizon(&online.view, greatest));
-                online
-            }
-            None => {
-                let online = Arc::new(OnlineView::try_new(view)?);
-                online.saw(greatest);
-                online.advance(self.horizon(&online.view, greatest));
-                bootstrap(&online, &scans, self.context.task_ctx()).await?;
-                online
-            }
+        let (mut online, versions) = match recovered {
+            Some(recovered) => recovered,
+            None => self.built(&defined.view, &histories, greatest).await?,
         };
+        // From here on no step may come between what is read of history and the first change that is applied.
+        let mut held = self.hold(&sorted_streams(&online.view)).await?;
+        for (stream, open) in &mut held {
+            // What may be in history already must not be applied once more.
+            self.settle(stream, open).await?;
+            if open.pipeline.is_in_doubt() {
+                self.commit_staged(stream, open).await?;
+            }
+        }
+        let now: Vec<(String, StreamHistory)> = held.iter().map(|(name, open)| (name.clone(), open.pipeline.history().clone())).collect();
+        greatest = held.iter().map(|(_, open)| open.pipeline.greatest()).max().flatten();
+        let followed = self.follow_history(&online, &versions, &now).await;
+        if followed.is_err() || online.is_stale() {
+            (online, _) = self.built(&defined.view, &now, greatest).await?;
+        }
+        online.saw(greatest);
+        online.advance(self.horizon(&online.view, greatest));
         // What is in the state and not yet in history.
-        for (stream, held) in sorted_streams(&online.view).iter().zip(&held) {
-            for changes in held.pipeline.staged_changes() {
+        for (stream, open) in &held {
+            for changes in open.pipeline.staged_changes() {
                 if let Changes::Rows { gone, come } = changes {
                     online.apply(&[Change { stream, rows: gone, gone: true }, Change { stream, rows: come, gone: false }])?;
                 }
             }
         }
         online.sweep();
+        if !Arc::ptr_eq(&self.registry().views.get(name).ok_or_else(unknown)?.view, &online.view) {
+            return Err(Error::unavailable(format!("feature view \"{name}\" was defined anew; try again")));
+        }
         self.views.known.begun(name, checkpoint, begun);
         self.views.put(name, online.clone());
         Ok(online)
+    }
+
+    /// The state of a view from history, and the versions that it is of.
+    async fn built(
+        &self,
+        view: &Arc<View>,
+        histories: &[(String, StreamHistory)],
+        greatest: Option<i64>,
+    ) -> Result<(Arc<OnlineView>, BTreeMap<String, i64>)> {
+        let online = Arc::new(OnlineView::try_new(view.clone())?);
+        online.saw(greatest);
+        online.advance(self.horizon(&online.view, greatest));
+        let pinned = |history: &StreamHistory| Pinned { history: history.clone(), version: history.version(), upto: None };
+        let scans = HistoryScans { streams: histories.iter().map(|(name, history)| (name.clone(), pinned(history))).collect() };
+        bootstrap(&online, &scans, self.context.task_ctx()).await?;
+        let versions = scans.streams.iter().map(|(name, pinned)| (name.clone(), pinned.version)).collect();
+        Ok((online, versions))
     }
 
     /// The online state of a view where it is there and nobody else writes its streams.
@@ -131,12 +159,6 @@ impl Inner {
         let online = self.views.get(name).filter(|o| !o.is_stale())?;
         let written = self.written.read().unwrap_or_else(|e| e.into_inner());
         online.view.plan.streams().into_iter().all(|s| written.contains(s)).then(|| online.clone())
-    }
-
-    fn pinned_held<'a>(histories: impl Iterator<Item = (&'a StreamHistory, String)>) -> HistoryScans {
-        let streams =
-            histories.map(|(h, name)| (name, crate::serve::scans::Pinned { history: h.clone(), version: h.version(), upto: None }));
-        HistoryScans { streams: streams.collect() }
     }
 
     /// The earliest instant that the online state of a view answers (DESIGN 6); nothing is held back where there are no events.

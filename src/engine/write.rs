@@ -54,14 +54,19 @@ impl Inner {
         } else {
             let definition = self.definition(stream)?;
             let address = self.address.read().unwrap_or_else(|e| e.into_inner()).clone();
-            open.lease = Some(self.warehouse.acquire(&definition.folder, address.as_deref(), self.clock.clone()).await?);
+            let lease = self.warehouse.acquire(&definition.folder, address.as_deref(), self.clock.clone()).await?;
             // Another process may have written until now.
-            self.catch_up(stream, &mut open).await?;
+            if let Err(e) = self.catch_up(stream, &mut open).await {
+                lease.release().await?;
+                return Err(e);
+            }
+            open.lease = Some(lease);
             self.written.write().unwrap_or_else(|e| e.into_inner()).insert(stream.to_owned());
         }
         if renew {
             open.renewed = self.now();
         }
+        self.settle(stream, &mut open).await?;
         Ok(open)
     }
 

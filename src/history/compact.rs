@@ -9,8 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use object_store::ObjectStoreExt;
-use object_store::path::Path;
 use serde_json::{Map, json};
 
 use super::files::DataFile;
@@ -55,23 +53,21 @@ impl StreamHistory {
     pub async fn compact(&self, part: Part, files_min: usize) -> Result<Option<Compacted>> {
         let table = self.part(part);
         let snapshot = table.current();
+        if !snapshot.has_only(table.layout()) {
+            tracing::debug!(table = table.name(), "not compacted: columns were added since it was opened");
+            return Ok(None);
+        }
         let Some(old) = worth(snapshot.files(table).await?.iter(), files_min.max(2)) else { return Ok(None) };
         let new = self.rewritten(table, &old).await?;
         crash_point("compact.written");
-        let (paths, rows, written) = (new.paths().collect::<Vec<_>>(), new.rows(), new.len());
+        let (rows, written) = (new.rows(), new.len());
         let mut info = Map::new();
         info.insert("compacted".into(), json!({ "files": old.len(), "rows": rows }));
         for _ in 0..ATTEMPTS {
             let snapshot = table.current();
             let now = snapshot.files(table).await?;
             if old.iter().any(|file| now.get(&file.path).is_none()) {
-                // Another process has rewritten them; what was written here nobody will read.
-                for path in paths {
-                    let path = Path::from(format!("{}/{path}", table.path()));
-                    if let Err(e) = table.warehouse().store().delete(&path).await {
-                        tracing::debug!(%path, error = %e, "a file that nobody reads stays");
-                    }
-                }
+                // Another process has rewritten them; what was written here nobody reads.
                 return Ok(None);
             }
             if let Some(version) = table.try_rewrite(&snapshot, &old, new.clone().into_actions(), info.clone()).await? {

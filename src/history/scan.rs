@@ -256,7 +256,12 @@ impl Scan {
         // Oldest first: whoever keeps rows in order of time finds them nearly so.
         let mut in_order: Vec<&Arc<DataFile>> = files.iter().collect();
         in_order.sort_by_key(|f| f.time_min);
-        let files = in_order.into_iter().map(|f| PartitionedFile::new(f.location.as_ref(), f.bytes)).collect();
+        let files = in_order.into_iter().map(|f| {
+            let mut file = PartitionedFile::new("", f.bytes);
+            file.object_meta.location = f.location.clone();
+            file
+        });
+        let files = files.collect();
         let group = vec![FileGroup::new(files)];
         let groups = FileGroupPartitioner::new()
             .with_target_partitions(self.partitions.max(1))

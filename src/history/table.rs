@@ -127,7 +127,7 @@ impl Table {
             Part::Late => "late",
             Part::Rejected => "rejected",
         };
-        let path = Path::from(format!("{area}/{folder}"));
+        let path = inside(format!("{area}/{folder}"));
         let name = format!("{} of stream \"{stream}\" ({path})", part_name(layout.part));
         let url = warehouse.url().join(&format!("{area}/{folder}/"));
         let url = url.map_err(|e| Error::internal(format!("{name} has no URL: {e}")))?;
@@ -292,11 +292,13 @@ impl Table {
         if let Err(e) = put {
             let taken = matches!(e, TransactionError::VersionAlreadyExists(_));
             // A put may fail after it was done. The mark tells whether the version is this commit.
-            let there = self.commit_value(version, MARK_KEY).await;
-            match there {
+            match self.commit_value(version, MARK_KEY).await {
                 Ok(Some(Value::String(there))) if there == mark.to_string() => {}
-                Ok(_) | Err(_) if taken => {
-                    self.refresh().await?;
+                Ok(_) if taken => {
+                    let newest = self.refresh().await?;
+                    // What is built on is to last as long as what is built: whoever put it may not have come to that.
+                    let entries = (version..=newest.version).filter_map(to_delta).map(|number| log_entry(&self.path, number));
+                    self.warehouse.sync(entries.collect()).await?;
                     return Ok(None);
                 }
                 Ok(_) | Err(_) => return Err(delta_error(&self.name, e.into())),
@@ -425,15 +427,16 @@ impl Table {
         if before.iter().all(|file| now.get(&file.path).is_some()) {
             return Ok(now.iter().filter(|file| before.get(&file.path).is_none()).cloned().collect());
         }
-        let commits = futures::stream::iter(since + 1..=snapshot.version).map(|version| self.actions(version)).buffered(LOG_READS);
-        let commits: Vec<Vec<Value>> = commits.try_collect().await?;
-        let added = commits.into_iter().flatten().filter_map(|mut action| action.get_mut("add").map(Value::take));
-        let added = added.map(|add| {
-            let add: Add = serde_json::from_value(add).map_err(|e| Error::data(format!("the log of {} is damaged: {e}", self.name)))?;
-            Ok((add.data_change, DataFile::added(self, &add)?))
-        });
-        let added: Vec<(bool, DataFile)> = added.collect::<Result<_>>()?;
-        Ok(added.into_iter().filter(|(is_new, _)| *is_new).map(|(_, file)| Arc::new(file)).collect())
+        let commits = futures::stream::iter(since + 1..=snapshot.version).map(|version| self.files_of(version)).buffered(LOG_READS);
+        commits.try_concat().await
+    }
+
+    /// The files by which rows came with the commit of a version.
+    async fn files_of(&self, version: i64) -> Result<Vec<Arc<DataFile>>> {
+        let added = self.actions(version).await?.into_iter().filter_map(|mut action| action.get_mut("add").map(Value::take));
+        let damaged = |e| Error::data(format!("the log of {} is damaged at version {version}: {e}", self.name));
+        let added = added.map(|add| serde_json::from_value::<Add>(add).map_err(damaged)).collect::<Result<Vec<_>>>()?;
+        added.iter().filter(|add| add.data_change).map(|add| DataFile::added(self, add).map(Arc::new)).collect()
     }
 
     /// Makes a snapshot the current one, unless one that is newer is there.
@@ -493,6 +496,11 @@ impl Snapshot {
         let added = self.own.iter().flat_map(|own| own.files.iter().cloned());
         let removed: HashSet<&str> = self.own.iter().flat_map(|own| &own.removed).map(String::as_str).collect();
         Ok(self.files.get_or_init(async || base.with(added, &removed)).await)
+    }
+
+    /// Whether the table has the columns of a layout and no others: what is rewritten by it then keeps all that it has.
+    pub(super) fn has_only(&self, layout: &Layout) -> bool {
+        self.base.state.schema().fields().len() == layout.schema.fields().len() + usize::from(layout.by_date)
     }
 
     /// The rows of this version that are not seen, once they are known.
@@ -611,7 +619,12 @@ fn part_name(part: Part) -> &'static str {
 
 /// Where the log of a table keeps a version.
 fn log_entry(table: &Path, version: Version) -> Path {
-    Path::from(format!("{table}/_delta_log/{version:020}.json"))
+    inside(format!("{table}/_delta_log/{version:020}.json"))
+}
+
+/// A path of the warehouse's store as it is written: `Path::from` would escape what a stream's name has made of it.
+pub(super) fn inside(path: String) -> Path {
+    Path::parse(&path).unwrap_or_else(|_| Path::from(path))
 }
 
 fn to_delta(version: i64) -> Option<Version> {

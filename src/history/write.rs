@@ -15,7 +15,6 @@ use arrow::row::{RowConverter, SortField};
 use chrono::{Datelike, NaiveDate};
 use deltalake_core::kernel::Add;
 use object_store::ObjectStoreExt;
-use object_store::path::Path;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -24,7 +23,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use tokio::task::JoinHandle;
 
-use super::table::{Layout, Table};
+use super::table::{Layout, Table, inside};
 use super::{ARRIVED_AT, DATE, OFFSET, PARTITION, REVISION, stats};
 use crate::error::{Error, Result};
 use crate::time::{Clock, SystemClock};
@@ -89,11 +88,6 @@ impl WrittenFiles {
     /// How many rows are in them.
     pub fn rows(&self) -> u64 {
         self.rows
-    }
-
-    /// Where they are, in the table's folder.
-    pub(super) fn paths(&self) -> impl Iterator<Item = String> + '_ {
-        self.files.iter().map(|file| file.path.clone())
     }
 
     /// Takes another writer's files, too.
@@ -179,7 +173,7 @@ impl Writer {
             self.put(date).await?;
         }
         let table = self.table.path();
-        let paths = self.written.files.iter().map(|file| Path::from(format!("{table}/{}", file.path)));
+        let paths = self.written.files.iter().map(|file| inside(format!("{table}/{}", file.path)));
         self.table.warehouse().sync(paths.collect()).await?;
         Ok(self.written)
     }
@@ -286,7 +280,7 @@ impl Writer {
         let name = format!("part-{}.zstd.parquet", uuid::Uuid::new_v4());
         let day = format_date(date);
         let path = if by_date { format!("{DATE}={day}/{name}") } else { name };
-        let location = Path::from(format!("{}/{path}", self.table.path()));
+        let location = inside(format!("{}/{path}", self.table.path()));
         let size = i64::try_from(bytes.len()).map_err(|_| Error::internal("a file of more than 8 EiB"))?;
         let warehouse = self.table.warehouse();
         let put = warehouse.store().put(&location, bytes.into()).await;

@@ -300,6 +300,9 @@ pub(crate) async fn features(
     if path != ReadPath::History {
         let mut online = engine.online(name).await?;
         for _ in 0..READS_MAX {
+            if !Arc::ptr_eq(&online.view, view) {
+                return Err(Error::unavailable(format!("feature view \"{name}\" was defined anew; try again")));
+            }
             if let Some(features) = online.read(keys, unknown, at) {
                 return Ok((features?, None));
             }

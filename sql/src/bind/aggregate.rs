@@ -307,7 +307,14 @@ impl<'a> Aggregates<'a> {
         };
         let (function, argument) = function_of(f, &name, at)?;
         let deferred = argument.as_ref().is_some_and(mentions_as_of) || f.filter.as_ref().is_some_and(|e| mentions_as_of(e));
-        let frame_index = self.frame(frame);
+        let frame_index = match frame {
+            // Its events are read one by one, so that none of them may be folded: a frame without aggregates keeps them all.
+            Frame::Session { .. } if deferred => {
+                self.frames.push(frame);
+                self.frames.len() - 1
+            }
+            _ => self.frame(frame),
+        };
         if deferred {
             return self.deferred(f, function, argument, frame, frame_index, at);
         }

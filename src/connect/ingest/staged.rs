@@ -12,7 +12,7 @@ use arrow::array::RecordBatch;
 use serde_json::{Value, json};
 
 use super::{Changes, IngestCounts, Pipeline, Sorted, Step, offset_app};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::history::{Commit, Outcome, Progress};
 use crate::stream::decode::Decoded;
 use crate::stream::watermark::Granularity;
@@ -28,7 +28,7 @@ pub(super) struct Staged {
     counts: IngestCounts,
     changes: Vec<Changes>,
     since: Option<Instant>,
-    /// A commit of these sources failed and may be in history all the same.
+    /// A commit of these sources was begun and may be in history, whatever became of it.
     tried: bool,
     /// The offsets that history holds since somebody asked.
     flushed: BTreeMap<String, i64>,
@@ -56,6 +56,8 @@ impl Pipeline {
             // What may be in history is not added to, so that it can be told whether it is.
             self.flush().await?;
         }
+        // Looked up here, where it may fail without a trace; below it is known.
+        self.committed_offset(partition).await?;
         let Sorted { counts, stored, late, rejected, accepted } = self.sort_out(partition, decoded, Granularity::Record, now).await?;
         let committed = match self.staged.sources.get(partition) {
             Some(source) => source.committed,
@@ -89,6 +91,11 @@ impl Pipeline {
         self.flush().await
     }
 
+    /// Whether what is staged may be in history already.
+    pub fn is_in_doubt(&self) -> bool {
+        self.staged.tried || self.doubtful
+    }
+
     /// How many records are staged.
     pub fn staged_rows(&self) -> usize {
         usize::try_from(self.staged.counts.read).unwrap_or(usize::MAX)
@@ -106,7 +113,7 @@ impl Pipeline {
 
     /// Commits what is staged, if anything is.
     ///
-    /// - Errors: [`Kind::Unavailable`] where the storage fails: what is staged stays; [`Kind::Closed`] where another process has gone on
+    /// - Errors: [`crate::error::Kind::Unavailable`] where the storage fails: what is staged stays; [`crate::error::Kind::Closed`] where another process has gone on
     ///   writing the stream: what is staged is that process's to read.
     pub async fn flush(&mut self) -> Result<()> {
         if self.staged.is_empty() {
@@ -131,16 +138,13 @@ impl Pipeline {
             info,
             ..Commit::default()
         };
-        match self.history.commit(commit).await {
-            Ok(Outcome::Committed { .. }) => {}
-            // What failed before may have come through; only this process reads these very offsets.
-            Ok(Outcome::Superseded { .. }) if self.staged.tried && self.is_committed().await? => {}
-            Ok(Outcome::Superseded { app_id, .. }) => {
+        let tried = std::mem::replace(&mut self.staged.tried, true);
+        match self.history.commit(commit).await? {
+            Outcome::Committed { version } => self.seen = version,
+            // What failed before, or was given up on the way, may have come through; only this process reads these very offsets.
+            Outcome::Superseded { .. } if tried && self.is_committed().await? => self.seen = self.history.version(),
+            Outcome::Superseded { app_id, .. } => {
                 return Err(Error::closed(format!("another process has gone on writing the stream (\"{app_id}\")")));
-            }
-            Err(e) => {
-                self.staged.tried |= e.kind() == Kind::Unavailable;
-                return Err(e);
             }
         }
         let Staged { sources, mut flushed, .. } = std::mem::take(&mut self.staged);

@@ -65,12 +65,15 @@ def probe(client, brokers, topic, seconds):
         took.append(1000 * (time.monotonic() - sent))
         time.sleep(max(0.0, sent + PROBE_S - time.monotonic()))
     writer.done_writing()
+    producer.flush()
     return took
 
 
 def main(brokers, folder, rate, seconds):
     topic, rate, seconds = f"fresh-{time.monotonic_ns()}", int(rate), float(seconds)
-    AdminClient({"bootstrap.servers": brokers}).create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result()
+    # Kept by a name until the answer is there.
+    admin = AdminClient({"bootstrap.servers": brokers})
+    admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result()
     options = {dialect.CONNECTOR: "kafka", dialect.BROKERS: brokers, dialect.TOPIC: topic, dialect.FORMAT: "json", dialect.TIME_UNIT: "us"}
     given = ", ".join(f"\"{k}\" = '{v}'" for k, v in options.items())
     columns = "user_id VARCHAR NOT NULL, amount DOUBLE, ts TIMESTAMP NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '30 seconds'"

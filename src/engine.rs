@@ -111,6 +111,11 @@ impl EngineBuilder {
     /// Opens the warehouse.
     pub async fn build(self) -> Result<Engine> {
         let warehouse = Warehouse::open_with(&self.location, self.durability).await?;
+        self.build_over(warehouse).await
+    }
+
+    /// Opens what is in a warehouse.
+    async fn build_over(self, warehouse: Warehouse) -> Result<Engine> {
         let registry = Registry::replay(&warehouse.catalog().load().await?)?;
         let mut session = Err(Error::internal("no session"));
         let opened = self.clock.now().0;
@@ -363,6 +368,8 @@ impl Inner {
         }
         let open = self.stream(name).await?;
         let mut open = open.lock().await;
+        // What history may have and no view has taken in is told by neither alone.
+        self.settle(name, &mut open).await?;
         // What was served is there when history is asked.
         self.commit_staged(name, &mut open).await?;
         Ok(open.pipeline.history().clone())
@@ -442,3 +449,6 @@ fn unknown_stream(registry: &Registry, name: &str) -> Error {
         None => Error::invalid(format!("unknown stream \"{name}\"")),
     }
 }
+
+#[cfg(test)]
+mod tests;

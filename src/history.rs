@@ -470,4 +470,4 @@ fn without_committed(batch: &RecordBatch, progress: &[Progress], found: &[Option
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -144,14 +144,19 @@ async fn serve(
     Ok(served.map_err(Error::from)?)
 }
 
-/// Keeps the leases of all streams, whatever else takes its time.
-async fn keep_leases(engine: Engine) {
-    let mut ticks = tokio::time::interval(KEEP_EVERY);
+/// Does something again and again, `period` after the time before where that took longer.
+async fn every<F: Future<Output = ()>>(period: Duration, mut work: impl FnMut() -> F) {
+    let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        engine.keep_leases().await;
+        work().await;
     }
+}
+
+/// Keeps the leases of all streams, whatever else takes its time.
+async fn keep_leases(engine: Engine) {
+    every(KEEP_EVERY, || engine.keep_leases()).await;
 }
 
 /// Keeps the states of all views and the reading of logs; `ready` once all views have one.
@@ -174,24 +179,13 @@ async fn keep(engine: Engine, ready: watch::Sender<bool>) {
 
 /// Takes checkpoints of views whenever they are due.
 async fn keep_checkpoints(engine: Engine) {
-    let mut ticks = tokio::time::interval(CHECKPOINTS_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        engine.keep_checkpoints().await;
-    }
+    every(CHECKPOINTS_EVERY, || engine.keep_checkpoints()).await;
 }
 
-/// Rewrites small files of history.
+/// Rewrites small files of history; never, where that is each 0 seconds.
 async fn keep_compact(engine: Engine, seconds: u32) {
-    if seconds == 0 {
-        return;
-    }
-    let mut ticks = tokio::time::interval(Duration::from_secs(seconds.into()));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        engine.keep_compact().await;
+    if seconds > 0 {
+        every(Duration::from_secs(seconds.into()), || engine.keep_compact()).await;
     }
 }
 

@@ -71,23 +71,24 @@ impl Views {
 impl Inner {
     /// The online state of a view; where it is not there, begun from a checkpoint or built from history.
     pub(crate) async fn online(&self, name: &str) -> Result<Arc<OnlineView>> {
+        let unknown = || Error::invalid(format!("unknown feature view \"{name}\""));
         if let Some(online) = self.views.get(name) {
             // Streams that another process writes are looked at anew; one's own are known.
             for stream in online.view.plan.streams().into_iter().filter(|s| !self.is_written(s)) {
                 self.stream(stream).await?;
             }
-            if !online.is_stale() {
+            let registry = self.registry();
+            if !online.is_stale() && Arc::ptr_eq(&online.view, &registry.views.get(name).ok_or_else(unknown)?.view) {
                 return Ok(online);
             }
         }
         let building = self.views.building(name);
         let _building = building.lock().await;
-        if let Some(online) = self.views.get(name).filter(|v| !v.is_stale()) {
+        let registry = self.registry();
+        let defined = registry.views.get(name).ok_or_else(unknown)?;
+        if let Some(online) = self.views.get(name).filter(|v| !v.is_stale() && Arc::ptr_eq(&v.view, &defined.view)) {
             return Ok(online);
         }
-        let registry = self.registry();
-        let unknown = || Error::invalid(format!("unknown feature view \"{name}\""));
-        let defined = registry.views.get(name).ok_or_else(unknown)?;
         let begun = Instant::now();
         // What history has is read while steps go on.
         let (mut histories, mut greatest) = (Vec::new(), None);

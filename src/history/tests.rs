@@ -723,7 +723,7 @@ async fn the_log_tells_what_a_failed_put_did() {
 }
 
 /// A store that fails once, when told to.
-mod faults {
+pub(crate) mod faults {
     use std::fmt;
     use std::sync::Mutex;
 
@@ -734,20 +734,23 @@ mod faults {
     use object_store::*;
 
     #[derive(Debug, Clone, Copy, PartialEq)]
-    pub(super) enum Fault {
+    pub(crate) enum Fault {
         Refused,
         Unanswered,
+        /// It is done, told to have failed, and cannot be read the next time.
+        Dark,
         FullDisk,
     }
 
     #[derive(Debug, Default)]
-    pub(super) struct Faults {
+    pub(crate) struct Faults {
         inner: InMemory,
         next: Mutex<Option<Fault>>,
+        dark: Mutex<Option<Path>>,
     }
 
     impl Faults {
-        pub(super) fn fail_next_commit(&self, fault: Fault) {
+        pub(crate) fn fail_next_commit(&self, fault: Fault) {
             *self.next.lock().expect("lock") = Some(fault);
         }
 
@@ -774,7 +777,10 @@ mod faults {
             match self.takes(|fault| log == (fault != Fault::FullDisk)) {
                 Some(Fault::Refused) => return Err(failed("connection reset")),
                 Some(Fault::FullDisk) => return Err(failed("no space left on device")),
-                Some(Fault::Unanswered) => {
+                Some(fault @ (Fault::Unanswered | Fault::Dark)) => {
+                    if fault == Fault::Dark {
+                        *self.dark.lock().expect("lock") = Some(location.clone());
+                    }
                     self.inner.put_opts(location, payload, opts).await?;
                     return Err(failed("timeout"));
                 }
@@ -788,6 +794,9 @@ mod faults {
         }
 
         async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+            if self.dark.lock().expect("lock").take_if(|dark| dark == location).is_some() {
+                return Err(failed("connection reset"));
+            }
             self.inner.get_opts(location, options).await
         }
 

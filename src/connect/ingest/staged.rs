@@ -113,8 +113,8 @@ impl Pipeline {
 
     /// Commits what is staged, if anything is.
     ///
-    /// - Errors: [`crate::error::Kind::Unavailable`] where the storage fails: what is staged stays; [`crate::error::Kind::Closed`] where another process has gone on
-    ///   writing the stream: what is staged is that process's to read.
+    /// - Errors: [`crate::error::Kind::Unavailable`] where the storage fails: what is staged stays;
+    ///   [`crate::error::Kind::Closed`] where another process has gone on writing the stream: what is staged is that process's to read.
     pub async fn flush(&mut self) -> Result<()> {
         if self.staged.is_empty() {
             return Ok(());

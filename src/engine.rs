@@ -8,6 +8,7 @@ pub mod checkpoint;
 mod compact;
 mod connection;
 mod explain;
+mod group;
 mod metrics;
 mod session;
 mod show;
@@ -21,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -30,6 +32,7 @@ use datafusion::prelude::SessionContext;
 use tokio::sync::Mutex;
 
 pub use self::connection::{Connection, Ingest, Object, PendingRows, Prepared, Reply};
+use self::group::{Groups, Share};
 use self::metrics::Metrics;
 use self::sources::Sources;
 use self::views::Views;
@@ -43,6 +46,7 @@ use crate::op::relation::batch::RelationSource;
 use crate::op::window::View;
 use crate::op::window::logical::ViewTable;
 use crate::registry::Registry;
+use crate::serve::lookup::Peers;
 use crate::serve::scans::{HistoryScans, Pinned};
 use crate::settings::Settings;
 use crate::time::{Clock, SystemClock};
@@ -136,6 +140,8 @@ impl EngineBuilder {
                 readers: Mutex::new(BTreeMap::new()),
                 views: Views::default(),
                 sources: Sources::default(),
+                groups: Groups::default(),
+                peers: Peers::default(),
                 written: RwLock::new(BTreeSet::new()),
                 metrics: Metrics::new(weak.clone(), opened),
                 statuses: Statuses::default(),
@@ -157,14 +163,27 @@ pub struct Engine {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// How long a process that ends takes for checkpoints before its partitions go to others.
+const LAST_CHECKPOINTS: Duration = Duration::from_secs(1);
+
 /// A stream that this process has opened.
 #[derive(Debug)]
 struct OpenStream {
     pipeline: Pipeline,
-    /// Held from the first write on.
+    /// Held from the first write on; never of a stream that several processes share.
     lease: Option<Lease>,
+    /// What this process has of a stream that several share.
+    share: Option<Arc<Share>>,
     /// When the lease was acquired or renewed, microseconds.
     renewed: i64,
+}
+
+impl OpenStream {
+    /// Whether this process may still commit what it has read.
+    async fn check_leases(&self) -> Result<()> {
+        let parts = self.share.iter().flat_map(|share| share.leases());
+        futures::future::try_join_all(parts.chain(&self.lease).map(Lease::check)).await.map(|_| ())
+    }
 }
 
 pub(crate) struct Inner {
@@ -180,6 +199,9 @@ pub(crate) struct Inner {
     readers: Mutex<BTreeMap<String, (Arc<Registry>, StreamHistory)>>,
     views: Views,
     sources: Sources,
+    groups: Groups,
+    /// The other processes that share streams.
+    pub(crate) peers: Peers,
     /// The streams whose lease this process holds.
     written: RwLock<BTreeSet<String>>,
     /// What is counted and timed.
@@ -272,8 +294,13 @@ impl Engine {
 
     /// Takes the last checkpoints and releases what this process holds of the warehouse.
     pub async fn close(self) -> Result<()> {
+        // Partitions go with the reading, and their states with them.
+        let last = tokio::time::timeout(LAST_CHECKPOINTS, self.inner.last_checkpoints(true));
+        if last.await.is_err() {
+            tracing::info!("the last checkpoints of partitions are not taken: whoever has them next follows history");
+        }
         self.inner.stop_sources(None).await;
-        self.inner.last_checkpoints().await;
+        self.inner.last_checkpoints(false).await;
         let streams = std::mem::take(&mut *self.inner.streams.lock().await);
         for stream in streams.into_values() {
             let mut stream = stream.lock().await;
@@ -314,10 +341,10 @@ impl Inner {
         }
         let registry = self.registry();
         let definition = registry.streams.get(name).ok_or_else(|| unknown_stream(&registry, name))?;
-        let pipeline = Pipeline::open(&self.warehouse, name, definition, self.settings.dedupe_limit_bytes, false).await?;
+        let pipeline = Pipeline::open(&self.warehouse, name, definition, self.settings.dedupe_limit_bytes, false, &[]).await?;
         // States that were made with an earlier pipeline may lack what others have written since.
         self.invalidate_views_of(name);
-        let open = Arc::new(Mutex::new(OpenStream { pipeline, lease: None, renewed: 0 }));
+        let open = Arc::new(Mutex::new(OpenStream { pipeline, lease: None, share: None, renewed: 0 }));
         streams.insert(name.to_owned(), open.clone());
         self.readers.lock().await.remove(name);
         Ok(open)
@@ -330,10 +357,16 @@ impl Inner {
 
     /// Takes in what another process has written.
     async fn catch_up(&self, name: &str, open: &mut OpenStream) -> Result<()> {
-        if open.pipeline.history().refresh().await? == open.pipeline.seen() {
+        if open.pipeline.history().refresh().await? == open.pipeline.remembers() {
             return Ok(());
         }
         self.reopen(name, open).await
+    }
+
+    /// Takes note of what the other processes that share a stream have committed. Nothing is staged.
+    async fn follow_others(&self, name: &str, open: &mut OpenStream) -> Result<()> {
+        open.pipeline.history().refresh().await?;
+        if open.pipeline.is_overtaken().await? { self.reopen(name, open).await } else { Ok(()) }
     }
 
     /// Settles a commit of whose fate nothing is known.
@@ -349,9 +382,15 @@ impl Inner {
     async fn reopen(&self, name: &str, open: &mut OpenStream) -> Result<()> {
         // Before anything can fail or be given up: from then on they answer no more.
         self.invalidate_views_of(name);
+        if open.pipeline.staged_since().is_some() {
+            // It would be forgotten, and what is read next would be taken for what comes behind it.
+            return Err(Error::closed(format!("what was read of stream \"{name}\" is to be read anew")));
+        }
         let registry = self.registry();
         let definition = registry.streams.get(name).ok_or_else(|| unknown_stream(&registry, name))?;
-        open.pipeline = Pipeline::open(&self.warehouse, name, definition, self.settings.dedupe_limit_bytes, false).await?;
+        let reads = open.pipeline.reads().to_vec();
+        let opened = Pipeline::open(&self.warehouse, name, definition, self.settings.dedupe_limit_bytes, false, &reads).await?;
+        opened.take_place_of(&mut open.pipeline);
         Ok(())
     }
 
@@ -372,6 +411,9 @@ impl Inner {
         self.settle(name, &mut open).await?;
         // What was served is there when history is asked.
         self.commit_staged(name, &mut open).await?;
+        if open.pipeline.is_shared() {
+            self.follow_others(name, &mut open).await?;
+        }
         Ok(open.pipeline.history().clone())
     }
 

@@ -47,7 +47,7 @@ use serde_json::{Map, Value};
 
 pub use self::lookup::Existing;
 pub use self::scan::{HistoryTable, TableOptions};
-use self::table::{Layout, Table};
+use self::table::{Layout, Sources, Table};
 pub use self::write::{WriteOptions, Writer, WrittenFiles};
 use crate::crash::crash_point;
 use crate::error::{Error, Result};
@@ -171,6 +171,15 @@ pub struct Progress {
     pub version: i64,
 }
 
+/// An application transaction that a commit builds on and does not move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    /// Its name.
+    pub app_id: String,
+    /// What it is; `None` where it is not there.
+    pub expected: Option<i64>,
+}
+
 /// What one step of ingestion adds to a stream.
 #[derive(Debug, Default)]
 pub struct Commit {
@@ -184,6 +193,10 @@ pub struct Commit {
     pub rejected: Vec<RecordBatch>,
     /// How far each source then is; at least one.
     pub progress: Vec<Progress>,
+    /// What history must still be like: otherwise nothing is committed.
+    pub guards: Vec<Guard>,
+    /// Numbers that history keeps under a name, like a source's, and nobody compares.
+    pub notes: Vec<(String, i64)>,
     /// What else is to be said of the commit: counts, where `$late` was read up to.
     pub info: Map<String, Value>,
 }
@@ -348,12 +361,12 @@ impl StreamHistory {
 
     async fn commit_all(&self, commit: Commit) -> Result<Outcome> {
         let Inner { history, late, rejected, .. } = self.inner.as_ref();
-        let Commit { accepted, mut files, late: late_rows, rejected: rejected_rows, progress, info } = commit;
+        let Commit { accepted, mut files, late: late_rows, rejected: rejected_rows, progress, guards, notes, info } = commit;
         if progress.is_empty() {
             return Err(Error::internal("a commit says how far no source is"));
         }
         // What would be refused at the end is refused before it can leave rows in the other tables.
-        if let Some(superseded) = history.current().superseded(&progress).await? {
+        if let Some(superseded) = history.current().superseded(&progress, &guards).await? {
             history.refresh().await?;
             return Ok(superseded);
         }
@@ -371,7 +384,7 @@ impl StreamHistory {
                 crash_point(point);
             }
         }
-        let outcome = history.commit(files.into_actions(), &progress, info).await?;
+        let outcome = history.commit(files.into_actions(), Sources { progress: &progress, guards: &guards, notes: &notes }, info).await?;
         crash_point("history.committed");
         Ok(outcome)
     }
@@ -441,7 +454,7 @@ async fn commit_aside(table: &Arc<Table>, rows: Vec<RecordBatch>, progress: &[Pr
         };
         let ahead = progress.iter().zip(&found).filter(|pair| !there(*pair)).map(|(source, _)| source.clone());
         let ahead = ahead.collect::<Vec<_>>();
-        if table.try_commit(&snapshot, written.clone().into_actions(), &ahead, Map::new()).await?.is_some() {
+        if table.try_commit(&snapshot, written.clone().into_actions(), Sources::of(&ahead), Map::new()).await?.is_some() {
             return Ok(());
         }
         files = Some((found, written));

@@ -6,6 +6,7 @@
 mod changes;
 pub mod options;
 mod replay;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use asof_sql::plan::FeaturePlan;
 pub use self::options::{Connector, StreamOptions};
 pub use self::replay::{Change, Entry, arrow_type};
 use crate::op::window::View;
+use crate::stream::placement::Partitioner;
 use crate::stream::schema::StreamSchema;
 
 /// A stream as it is defined now.
@@ -32,6 +34,15 @@ pub struct Stream {
     pub folder: String,
     /// The statements that define it, as written.
     pub sql: Vec<String>,
+}
+
+impl Stream {
+    /// The column that producers partition by, and how, where several processes may share the stream.
+    pub fn key(&self) -> Option<(usize, Partitioner)> {
+        let name = self.options.key.as_ref()?;
+        let column = self.info.columns.iter().position(|c| c.name == *name)?;
+        Some((column, self.options.partitioner.unwrap_or(Partitioner::Murmur2)))
+    }
 }
 
 /// A feature view as it is defined now.
@@ -81,6 +92,22 @@ impl Registry {
         } else {
             None
         }
+    }
+
+    /// The stream of a view that several processes share: at most one (`shared`), with its key.
+    pub fn shared(&self, plan: &FeaturePlan) -> Option<(&str, usize, Partitioner)> {
+        let mut shared = plan.streams().into_iter().filter_map(|name| {
+            let (name, stream) = self.streams.get_key_value(name)?;
+            let (column, partitioner) = stream.key()?;
+            Some((name.as_str(), column, partitioner))
+        });
+        shared.next()
+    }
+
+    /// Which of a view's entity columns is the key of the stream that several processes share, where it reads one.
+    pub fn key_of(&self, plan: &FeaturePlan) -> Option<usize> {
+        let (stream, key, _) = self.shared(plan)?;
+        plan.entity.iter().position(|e| shared::is_key(&plan.relation, e.column, (stream, key)))
     }
 
     /// The views that read a stream.

@@ -3,5 +3,6 @@
 pub mod decode;
 pub mod dedupe;
 pub mod order;
+pub mod placement;
 pub mod schema;
 pub mod watermark;

@@ -269,7 +269,7 @@ impl<'a> Replay<'a> {
             let online = OnlineView::try_new(self.view.clone())?;
             online.saw(self.online.greatest());
             online.advance(self.online.horizon());
-            crate::engine::views::bootstrap(&online, &self.prefix(), self.engine.context.task_ctx()).await?;
+            crate::engine::views::bootstrap(&online, &self.prefix(), self.engine.context.task_ctx(), None).await?;
             self.online = online;
         }
         self.online.sweep();

@@ -63,7 +63,11 @@ pub trait FeatureReader: Send + Sync + 'static {
     fn layout(&self, with_keys: bool) -> &Layout;
 
     /// The features of entities: one column an entity column in, one column a feature out, rows in the order given.
-    async fn read(&self, keys: Vec<ArrayRef>, at: At) -> Outcome<Features>;
+    /// `here`: an entity that another process has is an error that says which.
+    async fn read(&self, keys: Vec<ArrayRef>, at: At, here: bool) -> Outcome<Features>;
+
+    /// The address of the other process that has all of these entities; `None` where there is no such, or where they are here.
+    async fn served_at(&self, keys: &[ArrayRef]) -> Option<String>;
 
     /// Whether definitions have changed since this reader was made.
     fn is_outdated(&self) -> bool;
@@ -106,6 +110,8 @@ pub enum Answer {
 pub struct Rows {
     /// Their columns.
     pub schema: SchemaRef,
+    /// The address of the other process that has all that the rows are made of; `None` where there is no such.
+    pub location: Option<String>,
     /// Starts the work.
     pub start: Box<dyn FnOnce() -> RowStream + Send>,
     /// Whether the order of the rows means nothing, so that several readers may share them.

@@ -68,6 +68,8 @@ pub struct FeatureRequest {
     pub features: Vec<String>,
     /// The instant.
     pub at: At,
+    /// Whether entities that another process has are an error that says which, instead of being asked for there.
+    pub here: bool,
     /// The text that the request was read from; errors point into it.
     pub text: String,
     /// What errors call that text.
@@ -113,6 +115,8 @@ struct TicketText {
     as_of: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     strict: Option<bool>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    here: bool,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -127,6 +131,8 @@ struct ExchangeText {
     #[serde(skip_serializing_if = "Option::is_none")]
     strict: Option<bool>,
     with_keys: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    here: bool,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -191,17 +197,17 @@ impl TicketRequest {
     pub fn parse(bytes: &[u8]) -> Outcome<Self> {
         let (t, text) = parse("ticket", bytes, |t: &TicketText| t.v)?;
         match t {
-            TicketText { sql: Some(sql), params, views: None, features: None, keys: None, as_of: None, strict: None, .. } => {
-                Ok(Self::Sql(SqlRequest { sql, params: params.unwrap_or_default() }))
-            }
+            TicketText {
+                sql: Some(sql), params, views: None, features: None, keys: None, as_of: None, strict: None, here: false, ..
+            } => Ok(Self::Sql(SqlRequest { sql, params: params.unwrap_or_default() })),
             TicketText { sql: Some(_), .. } => {
                 Err(Failure::invalid("a ticket with \"sql\" has only \"params\" beside it; an instant is written in the SQL"))
             }
             TicketText { params: Some(_), .. } => Err(Failure::invalid("\"params\" in the ticket stands beside \"sql\"")),
-            TicketText { views: Some(views), features, keys: Some(keys), as_of, strict, .. } if !views.is_empty() => {
+            TicketText { views: Some(views), features, keys: Some(keys), as_of, strict, here, .. } if !views.is_empty() => {
                 let at = instant("ticket", text, as_of.as_deref(), strict)?;
                 let (features, text) = (features.unwrap_or_default(), text.to_owned());
-                let request = FeatureRequest { views, features, at, text, source: "ticket" };
+                let request = FeatureRequest { views, features, at, here, text, source: "ticket" };
                 Ok(Self::Features(request, keys))
             }
             _ => Err(Failure::invalid("a ticket has \"sql\", or \"views\" and \"keys\"")),
@@ -217,7 +223,16 @@ impl TicketRequest {
             Self::Features(r, keys) => {
                 let (as_of, strict) = written(r.at);
                 let features = Some(r.features).filter(|f| !f.is_empty());
-                TicketText { v: VERSION, views: Some(r.views), features, keys: Some(keys), as_of, strict, ..TicketText::default() }
+                TicketText {
+                    v: VERSION,
+                    views: Some(r.views),
+                    features,
+                    keys: Some(keys),
+                    as_of,
+                    strict,
+                    here: r.here,
+                    ..TicketText::default()
+                }
             }
         })
     }
@@ -259,7 +274,8 @@ impl ExchangeRequest {
             return Err(Failure::invalid("the descriptor names no \"views\""));
         }
         let at = instant("descriptor", text, t.as_of.as_deref(), t.strict)?;
-        let features = FeatureRequest { views: t.views, features: t.features, at, text: text.to_owned(), source: "descriptor" };
+        let features =
+            FeatureRequest { views: t.views, features: t.features, at, here: t.here, text: text.to_owned(), source: "descriptor" };
         Ok(Self { features, with_keys: t.with_keys })
     }
 
@@ -279,7 +295,7 @@ impl ExchangeRequest {
     pub fn to_bytes(&self) -> Bytes {
         let (as_of, strict) = written(self.features.at);
         let (views, features) = (self.features.views.clone(), self.features.features.clone());
-        json(&ExchangeText { v: VERSION, views, features, as_of, strict, with_keys: self.with_keys })
+        json(&ExchangeText { v: VERSION, views, features, as_of, strict, with_keys: self.with_keys, here: self.features.here })
     }
 }
 

@@ -89,6 +89,7 @@ codes! {
     E0602 "the option's value is not valid",
     E0603 "the option is missing",
     E0604 "the option holds a secret in the open",
+    E0605 "the view cannot be kept by several processes",
 
     E0701 "the watermark is not valid",
     E0702 "the primary key is not valid",

@@ -98,6 +98,13 @@ pub(super) struct ServeOptions {
     /// A file that gets the address once the server listens; the address of --http goes to the file of this name with .http behind it.
     #[arg(long, value_name = "FILE")]
     pub(super) port_file: Option<PathBuf>,
+    /// Where other processes and clients reach this one, where that is not the address that it listens at, which it then should not be:
+    /// processes that share a stream are asked for their entities there.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) advertise: Option<String>,
+    /// The certificates to trust of the processes that share streams with this one, PEM; its own, where they all have the same.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(super) peer_ca: Option<PathBuf>,
     /// The server's certificate, PEM.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub(super) tls_cert: Option<PathBuf>,

@@ -16,7 +16,7 @@ use super::args::Remote;
 use super::exit::Failure;
 use super::interrupt::or_interrupt;
 use super::progress::Progress;
-use super::sql::close;
+use super::sql::{CLOSE_TIMEOUT, close};
 use crate::engine::{Engine, Output};
 use crate::error::{Error, Result, SqlError};
 
@@ -84,7 +84,7 @@ impl Target {
     /// Gives back what is held.
     pub(super) async fn close(self) -> Result<(), Failure> {
         match self {
-            Target::Local(engine) => close(engine).await,
+            Target::Local(engine) => close(engine, CLOSE_TIMEOUT).await,
             Target::Remote(_) => Ok(()),
         }
     }

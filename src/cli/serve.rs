@@ -6,12 +6,12 @@ mod http;
 
 use std::future::Future;
 use std::io::Write;
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use asof_flight::{Limits, ServerOptions};
+use asof_flight::{ClientOptions, Limits, ServerOptions};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -25,12 +25,16 @@ use super::sql::close;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::settings::{ReadPath, Settings};
+use crate::warehouse::Holder;
 use crate::wire::Served;
 
 /// How often leases are renewed, and views built that have no state.
 const KEEP_EVERY: Duration = Duration::from_secs(3);
 /// How often it is looked whether a checkpoint is due.
 const CHECKPOINTS_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the partitions, the leases and the last checkpoints may take once the server has stopped.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Of 100; half is the usual priority, and this is nice 9 where there is nice.
 const WORK_PRIORITY: u8 = 25;
@@ -64,7 +68,7 @@ pub(super) fn run(warehouse: &str, options: &args::ServeOptions) -> Result<Code,
     let engine = work.block_on(Engine::builder().warehouse(warehouse).settings(settings).build())?;
     let served = serving.block_on(serve(&engine, &work, options, tls, token));
     // What the server took on is finished and flushed before the leases go back.
-    let closed = work.block_on(close(engine));
+    let closed = work.block_on(close(engine, CLOSE_TIMEOUT));
     // The process ends here. Tasks that are cancelled on the way would only make what waits for them fail.
     std::mem::forget((serving, work));
     served.and(closed)?;
@@ -99,7 +103,14 @@ async fn serve(
         Some(at) => Some(listen(at).await?),
         None => None,
     };
-    engine.serve_at(&format!("{}://{address}", if tls.is_some() { "grpc+tls" } else { "grpc" }));
+    // The processes of one group are set up alike.
+    let certificate = match &options.peer_ca {
+        Some(path) => Some(std::fs::read(path).map_err(|e| Failure::usage(format!("reading \"{}\": {e}", path.display())))?),
+        None => tls.as_ref().map(|(certificate, _)| certificate.clone()),
+    };
+    let peers = ClientOptions { token: token.clone(), certificate, server_name: None };
+    let told = options.advertise.clone().unwrap_or_else(|| reachable(&address));
+    engine.serve_at(&format!("{}://{told}", if tls.is_some() { "grpc+tls" } else { "grpc" }), peers);
     let (ready, is_ready) = watch::channel(false);
     let (stop, stopping) = watch::channel(false);
     let stopped = async move {
@@ -165,6 +176,9 @@ async fn keep(engine: Engine, ready: watch::Sender<bool>) {
     let mut ticks = tokio::time::interval(KEEP_EVERY);
     loop {
         ticks.tick().await;
+        if let Err(e) = engine.follow_catalog().await {
+            tracing::warn!(error = %e, "what other processes have defined is not known");
+        }
         match engine.warm().await {
             Ok(()) if !*ready.borrow() => {
                 tracing::info!("ready");
@@ -200,6 +214,14 @@ fn stopped() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
         }
         tracing::info!("stopping");
     })
+}
+
+/// The address under which others find this process: one that stands for all of the machine's becomes the machine's name.
+fn reachable(address: &str) -> String {
+    match address.parse::<SocketAddr>() {
+        Ok(at) if at.ip().is_unspecified() => format!("{}:{}", Holder::this_process(None).host, at.port()),
+        _ => address.to_owned(),
+    }
 }
 
 /// The file appears whole: its reader never sees half of an address.
@@ -252,6 +274,13 @@ fn check_reach(listen: &str, allowed: bool, remedy: &str) -> Result<(), Failure>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn others_are_told_an_address_that_leads_here() {
+        assert_eq!(reachable("127.0.0.1:5"), "127.0.0.1:5");
+        let told = reachable("0.0.0.0:5");
+        assert!(told.ends_with(":5") && !told.starts_with("0.0.0.0"), "{told}");
+    }
 
     #[test]
     fn only_loopback_needs_no_protection() {

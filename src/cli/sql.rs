@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Kind};
 
 /// Giving back a lease takes a request or two; a store that does not answer must not hold the exit for longer.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A script's text and the name that its errors show.
 struct Text {
@@ -44,8 +44,8 @@ pub(super) fn output() -> BufWriter<Stdout> {
 }
 
 /// Gives back what the process holds of the warehouse.
-pub(super) async fn close(engine: Engine) -> Result<(), Failure> {
-    match tokio::time::timeout(CLOSE_TIMEOUT, engine.close()).await {
+pub(super) async fn close(engine: Engine, within: Duration) -> Result<(), Failure> {
+    match tokio::time::timeout(within, engine.close()).await {
         Ok(closed) => Ok(closed?),
         Err(_) => Err(Error::unavailable("closing the warehouse took too long; what it holds expires by itself").into()),
     }

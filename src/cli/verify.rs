@@ -6,7 +6,7 @@ use super::args;
 use super::exit::{Code, Failure, say};
 use super::interrupt::or_interrupt;
 use super::progress::Progress;
-use super::sql::close;
+use super::sql::{CLOSE_TIMEOUT, close};
 use crate::verify::{VerifyOptions, VerifyReport};
 
 /// Runs `asof verify`.
@@ -16,7 +16,7 @@ pub(super) async fn run(warehouse: &str, options: args::VerifyOptions) -> Result
     progress.begin("verify");
     let verified = or_interrupt(engine.verify(engine_options(options))).await;
     progress.end();
-    let closed = close(engine).await;
+    let closed = close(engine, CLOSE_TIMEOUT).await;
     let report = verified??;
     writeln!(io::stdout().lock(), "{}", report.to_string().trim_end()).map_err(Failure::Output)?;
     if report.pairs == 0 {

@@ -5,6 +5,7 @@
 //! read = accepted + duplicate + late + rejected, conflicts among the accepted. Records that can be read again are staged instead
 //! ([`staged`]): judged at once, committed many together. Not here: which views apply the changes (`engine`).
 
+pub mod shared;
 pub mod staged;
 
 use std::collections::{HashMap, HashSet};
@@ -21,6 +22,7 @@ use arrow::row::{RowConverter, SortField};
 use datafusion::prelude::SessionContext;
 use serde_json::{Map, Value, json};
 
+use self::shared::{Alone, Shared};
 use self::staged::Staged;
 use crate::error::{Error, Result};
 use crate::history::{
@@ -111,10 +113,14 @@ pub struct Pipeline {
     last_arrival: i64,
     dedupe_bytes_max: usize,
     staged: Staged,
-    /// The version of history up to which all is remembered.
+    /// The version of history up to which all is remembered that views were given.
     seen: i64,
+    /// The version up to which nothing is missing of what is remembered: less than the other where processes share the stream.
+    whole: i64,
     /// Whether a commit was begun of whose fate nothing is known.
     doubtful: bool,
+    /// What other processes have of the stream, where several share it.
+    shared: Option<Shared>,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -159,8 +165,16 @@ struct Sorted {
 }
 
 impl Pipeline {
-    /// Opens a stream's pipeline: history, and what is remembered of recent events.
-    pub async fn open(warehouse: &Warehouse, name: &str, stream: &Stream, dedupe_bytes_max: usize, create: bool) -> Result<Self> {
+    /// Opens a stream's pipeline: history, and what is remembered of recent events. `reads` are the partitions of the topic whose records
+    /// come in here, where several processes share the stream.
+    pub async fn open(
+        warehouse: &Warehouse,
+        name: &str,
+        stream: &Stream,
+        dedupe_bytes_max: usize,
+        create: bool,
+        reads: &[i32],
+    ) -> Result<Self> {
         let schema = stream.schema.clone();
         let history = match create {
             true => StreamHistory::create(warehouse, name, &stream.folder, history_schema(&schema)?).await?,
@@ -180,7 +194,9 @@ impl Pipeline {
             dedupe_bytes_max,
             staged: Staged::default(),
             seen: 0,
+            whole: 0,
             doubtful: false,
+            shared: Shared::of(stream, reads),
         };
         pipeline.recover().await?;
         Ok(pipeline)
@@ -188,16 +204,10 @@ impl Pipeline {
 
     async fn recover(&mut self) -> Result<()> {
         self.seen = self.history.version();
-        // Every commit of ours carries the greatest event time of each partition; commits that only change columns carry nothing.
-        let mut version = self.history.version();
-        let mut info = None;
-        while version > 0 && info.is_none() {
-            info = self.history.commit_info(version).await?.and_then(|i| i.get("partition_times").cloned());
-            version -= 1;
-        }
-        let info = info.filter(|_| !asof_udfs::seeded_bug("restart-forgets-lateness"));
-        for (partition, time) in info.as_ref().and_then(Value::as_object).into_iter().flatten() {
-            self.times.restore(partition, time.as_i64());
+        self.whole = self.seen;
+        match &mut self.shared {
+            Some(shared) => shared.recover(&self.history, &mut self.times).await?,
+            None => self.recover_times().await?,
         }
         let all = self.history.table(Part::History, TableOptions::default()).await?;
         self.greatest = self.greatest_event_time(all.time_bounds()).await?;
@@ -213,6 +223,22 @@ impl Pipeline {
                 }
             }
             self.dedupe = Some(dedupe);
+        }
+        Ok(())
+    }
+
+    /// The times that lateness is judged by, as the last commit left them.
+    async fn recover_times(&mut self) -> Result<()> {
+        // Every commit of ours carries the greatest event time of each partition; commits that only change columns carry nothing.
+        let mut version = self.history.version();
+        let mut info = None;
+        while version > 0 && info.is_none() {
+            info = self.history.commit_info(version).await?.and_then(|i| i.get("partition_times").cloned());
+            version -= 1;
+        }
+        let info = info.filter(|_| !asof_udfs::seeded_bug("restart-forgets-lateness"));
+        for (partition, time) in info.as_ref().and_then(Value::as_object).into_iter().flatten() {
+            self.times.restore(partition, time.as_i64());
         }
         Ok(())
     }
@@ -299,14 +325,29 @@ impl Pipeline {
         self.doubtful = true;
         let outcome = self.history.commit(commit).await?;
         if let Outcome::Committed { version } = outcome {
-            (self.seen, self.doubtful) = (version, false);
+            self.committed_as(version);
+            self.doubtful = false;
         }
         Ok(outcome)
     }
 
-    /// The version of history up to which the pipeline remembers what it must.
+    /// Takes note of a commit of this pipeline.
+    fn committed_as(&mut self, version: i64) {
+        // Between two of them others may have come.
+        if self.shared.is_none() || version == self.whole + 1 {
+            self.whole = version;
+        }
+        self.seen = version;
+    }
+
+    /// The version of history that the views are of which the steps were given to.
     pub fn seen(&self) -> i64 {
         self.seen
+    }
+
+    /// The version of history up to which the pipeline remembers all rows.
+    pub fn remembers(&self) -> i64 {
+        self.whole
     }
 
     /// Whether a commit of whose fate nothing is known keeps the pipeline from judging right; it is to be opened anew.
@@ -334,6 +375,7 @@ impl Pipeline {
             return Ok(Step { counts: IngestCounts::default(), changes: None });
         }
         self.flush().await?;
+        let alone = self.alone().await?;
         let next = self.next_offset(partition).await?;
         let last = decoded.offsets.iter().copied().chain(decoded.rejected.iter().map(|r| r.offset)).max();
         let before = self.times.greatest(partition);
@@ -352,10 +394,12 @@ impl Pipeline {
                 late: non_empty(sorted.late),
                 rejected: if asof_udfs::seeded_bug("rejected-unsaid") { vec![] } else { non_empty(sorted.rejected) },
                 progress,
+                guards: alone.guards,
+                notes: alone.notes.into_iter().chain(self.time_note(partition)).collect(),
                 info: self.info(&counts),
                 ..Commit::default()
             };
-            match self.put(commit).await? {
+            match self.put_alone(commit).await? {
                 Outcome::Committed { .. } => Ok(()),
                 Outcome::Superseded { app_id, .. } => {
                     Err(Error::closed(format!("another process has gone on writing the stream (\"{app_id}\"); open the warehouse again")))
@@ -433,9 +477,11 @@ impl Pipeline {
     }
 
     fn info(&self, counts: &IngestCounts) -> Map<String, Value> {
-        let times: Map<String, Value> = self.times.iter().map(|(p, t)| (p.to_owned(), json!(t))).collect();
         let mut info = Map::new();
-        info.insert("partition_times".into(), Value::Object(times));
+        if self.shared.is_none() {
+            let times: Map<String, Value> = self.times.iter().map(|(p, t)| (p.to_owned(), json!(t))).collect();
+            info.insert("partition_times".into(), Value::Object(times));
+        }
         info.insert(
             "counts".into(),
             json!({"read": counts.read, "accepted": counts.accepted, "duplicate": counts.duplicate, "late": counts.late,
@@ -626,6 +672,7 @@ impl Pipeline {
     /// Begins loading history: many batches, one commit.
     pub async fn load(&mut self, partition: String, now: i64) -> Result<Load<'_>> {
         self.flush().await?;
+        let alone = self.alone().await?;
         let writer = self.history.writer(WriteOptions::default())?;
         let aside = match self.dedupe {
             Some(_) => Some(Dedupe::try_new(&self.schema, self.dedupe_bytes_max)?),
@@ -646,12 +693,14 @@ impl Pipeline {
             judged: vec![],
             greatest: None,
             next: 0,
+            alone,
         })
     }
 
     /// Brings late records that were not yet into history.
     pub async fn reprocess(&mut self, now: i64) -> Result<Step> {
         self.flush().await?;
+        let Alone { guards, notes } = self.alone().await?;
         let expected = self.history.transaction_version(REPROCESS_APP).await?;
         let options = TableOptions { since: expected, hidden: true, all_rows: true, ..TableOptions::default() };
         let table = self.history.table(Part::Late, options.clone()).await?;
@@ -695,10 +744,12 @@ impl Pipeline {
             let commit = Commit {
                 accepted: stored.into_iter().filter(|b| b.num_rows() > 0).collect(),
                 progress,
+                guards,
+                notes,
                 info: self.info(&counts),
                 ..Commit::default()
             };
-            match self.put(commit).await? {
+            match self.put_alone(commit).await? {
                 Outcome::Committed { .. } => Ok(()),
                 Outcome::Superseded { .. } => Err(Error::closed("another process has reprocessed the stream's late events")),
             }
@@ -731,6 +782,7 @@ pub struct Load<'a> {
     judged: Vec<Judged>,
     greatest: Option<i64>,
     next: i64,
+    alone: Alone,
 }
 
 /// Rejected records of one load that are kept in memory until its commit, bytes.
@@ -794,8 +846,10 @@ impl Load<'_> {
                 progress.push(Progress { app_id: token_app(token), partition: None, expected: None, version: 1 });
             }
             let rejected = rejected_batch(&self.rejected, &self.partition, self.arrived)?;
-            let commit = Commit { files, rejected: non_empty(rejected), progress, info: self.pipeline.info(&counts), ..Commit::default() };
-            match self.pipeline.put(commit).await? {
+            let info = self.pipeline.info(&counts);
+            let Alone { guards, notes } = self.alone;
+            let commit = Commit { files, rejected: non_empty(rejected), progress, guards, notes, info, ..Commit::default() };
+            match self.pipeline.put_alone(commit).await? {
                 Outcome::Committed { .. } => Ok(()),
                 Outcome::Superseded { .. } => Err(Error::closed("another process has loaded the same data")),
             }

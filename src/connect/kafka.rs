@@ -1,8 +1,9 @@
 //! A Kafka topic as a source: a thread that polls the client library and decodes, and what it hands on.
 //!
 //! The offsets that count are those of history: the thread is told where each partition begins and reports what it read with the offset
-//! behind it. It takes all partitions itself rather than by a group's protocol, since one process writes a stream; the group's offsets are
-//! only advice to other tools, committed after history. What the broker has deleted before it was read is a gap: it is reported, never
+//! behind it. Of a stream that one process writes it takes all partitions itself; of one that several share it takes those that the group
+//! assigns, once somebody has said where they begin, and gives them up once somebody has said that they are done with. The group's offsets
+//! are only advice to other tools, committed after history. What the broker has deleted before it was read is a gap: it is reported, never
 //! skipped. Chunks wait in a bounded channel, then the thread waits, then the library's own bounded queues, then the broker. Not here:
 //! what becomes of the records (`ingest`), when they are committed (`engine`).
 
@@ -19,9 +20,11 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
+use self::client::Turn;
 pub use self::client::{Client, Progress};
 use crate::error::{Error, Kind, Result};
 use crate::stream::decode::{Decoded, MessageDecoder, MessageFormat, Options, Schemas};
+use crate::stream::placement::Placement;
 use crate::stream::schema::StreamSchema;
 
 /// Records of one chunk at most.
@@ -34,6 +37,8 @@ const CHUNK_WAIT: Duration = Duration::from_millis(5);
 const CHUNKS_WAITING: usize = 4;
 /// How long the thread waits for a message before it looks at what else there is to do.
 const POLL: Duration = Duration::from_millis(20);
+/// How long the end of the thread is waited for.
+const CLOSING: Duration = Duration::from_secs(1);
 /// How long a message waits that cannot be decoded now.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How often the thread asks whether the topic has new partitions.
@@ -53,6 +58,20 @@ pub enum Event {
     },
     /// The topic has partitions that are not read yet.
     NewPartitions(Vec<i32>),
+    /// The group has made these partitions this process's. Nothing is read before it is said where each begins.
+    Assigned {
+        /// The partitions.
+        partitions: Vec<i32>,
+        /// Where each begins.
+        begin: commands::SyncSender<Vec<(i32, i64)>>,
+    },
+    /// The group gives the partitions to others once this is answered; no record of them comes any more.
+    Revoked {
+        /// Another process may have them already: nothing is to be committed.
+        lost: bool,
+        /// To be dropped when nothing more will be done with them.
+        done: commands::SyncSender<()>,
+    },
     /// Records were deleted before they were read, or the topic is not the one that was read. Nothing more comes.
     Gap(Vec<Gap>),
     /// The topic cannot be read. Nothing more comes.
@@ -79,6 +98,7 @@ impl std::fmt::Display for Gap {
 }
 
 /// What the thread is told.
+#[derive(Debug)]
 enum Command {
     /// Offsets that history holds.
     Committed(Vec<(i32, i64)>),
@@ -91,24 +111,47 @@ enum Command {
 pub struct Reader {
     events: mpsc::Receiver<Event>,
     commands: commands::Sender<Command>,
+    thread: std::thread::JoinHandle<()>,
 }
 
 impl Reader {
     /// Begins reading partitions at given offsets.
     pub fn start(client: Arc<Client>, from: &[(i32, i64)], decoding: Decoding) -> Result<Self> {
+        Self::spawn(client, decoding, from)
+    }
+
+    /// Joins the group and reads what it assigns.
+    pub fn join(client: Arc<Client>, decoding: Decoding) -> Result<Self> {
+        client.join()?;
+        Self::spawn(client, decoding, &[])
+    }
+
+    fn spawn(client: Arc<Client>, decoding: Decoding, from: &[(i32, i64)]) -> Result<Self> {
         let (events, received) = mpsc::channel(CHUNKS_WAITING);
         let (commands, orders) = commands::channel();
         let mut thread =
             Thread { client, decoding, events, orders, partitions: BTreeMap::new(), since: None, waiting_rows: 0, waiting_bytes: 0 };
-        thread.assign(from)?;
+        if !from.is_empty() {
+            thread.assign(from)?;
+        }
         let spawned = std::thread::Builder::new().name("kafka".into()).spawn(move || thread.run());
-        spawned.map_err(|e| Error::unavailable(format!("no thread for the topic: {e}")))?;
-        Ok(Self { events: received, commands })
+        let thread = spawned.map_err(|e| Error::unavailable(format!("no thread for the topic: {e}")))?;
+        Ok(Self { events: received, commands, thread })
     }
 
     /// The next report; `None` where the thread has ended without a word.
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
+    }
+
+    /// Ends the reading and waits until the thread has ended, for a while: whoever drops the client behind it then leaves the group.
+    pub async fn close(self) {
+        let Self { events, thread, .. } = self;
+        drop(events);
+        let ended = tokio::task::spawn_blocking(move || thread.join().is_ok());
+        if !matches!(tokio::time::timeout(CLOSING, ended).await, Ok(Ok(true))) {
+            tracing::debug!("the thread that reads a topic has not ended");
+        }
     }
 
     /// Lets the group know what history holds.
@@ -136,6 +179,8 @@ pub struct Decoding {
     pub options: Options,
     /// How far past a message's broker timestamp an event may lie, microseconds.
     pub max_future_skew_us: i64,
+    /// Where records lie, where several processes share the topic.
+    pub placement: Option<Placement>,
 }
 
 /// One partition as the thread has it.
@@ -164,9 +209,10 @@ impl Thread {
         let mut looked = Instant::now();
         while !self.events.is_closed() {
             if self.step(&mut looked).is_err() {
-                return;
+                break;
             }
         }
+        self.client.leave();
     }
 
     fn step(&mut self, looked: &mut Instant) -> std::result::Result<(), Gone> {
@@ -179,6 +225,9 @@ impl Thread {
                     }
                 }
             }
+        }
+        for turn in self.client.consumer.context().decided() {
+            self.act_on(turn)?;
         }
         if looked.elapsed() > LOOK_FOR_PARTITIONS {
             *looked = Instant::now();
@@ -206,6 +255,32 @@ impl Thread {
             if rows >= CHUNK_ROWS || self.waiting_bytes >= CHUNK_BYTES || (rows.is_multiple_of(256) && now.elapsed() >= CHUNK_WAIT) {
                 return self.hand_on();
             }
+        }
+    }
+
+    /// Does what the group has decided.
+    fn act_on(&mut self, turn: Turn) -> std::result::Result<(), Gone> {
+        // What was decoded and not handed on is read again by whoever has the partition then.
+        self.partitions.clear();
+        (self.since, self.waiting_rows, self.waiting_bytes) = (None, 0, 0);
+        let taken = match turn {
+            Turn::Assigned(partitions) => {
+                let (begin, begins) = commands::sync_channel(1);
+                self.events.blocking_send(Event::Assigned { partitions, begin }).map_err(|_| Gone)?;
+                let from = begins.recv().map_err(|_| Gone)?;
+                self.assign(&from)
+            }
+            Turn::Revoked { lost } => {
+                let (done, is_done) = commands::sync_channel(1);
+                self.events.blocking_send(Event::Revoked { lost, done }).map_err(|_| Gone)?;
+                // It ends, one way or the other, by being dropped.
+                let _ = is_done.recv();
+                self.client.consumer.unassign().map_err(|e| self.client.error(&e))
+            }
+        };
+        match taken {
+            Ok(()) => Ok(()),
+            Err(e) => self.last(Event::Failed(e)),
         }
     }
 
@@ -303,9 +378,10 @@ impl Thread {
 
     fn assign(&mut self, from: &[(i32, i64)]) -> Result<()> {
         let mut list = TopicPartitionList::new();
-        let Decoding { schema, format, schemas, options, .. } = &self.decoding;
+        let Decoding { schema, format, schemas, options, placement, .. } = &self.decoding;
         for (number, next) in from {
-            let decoder = MessageDecoder::try_new(schema.clone(), *format, options, schemas.clone())?;
+            let options = Options { placed: placement.map(|placement| (placement, *number)), ..options.clone() };
+            let decoder = MessageDecoder::try_new(schema.clone(), *format, &options, schemas.clone())?;
             self.partitions.insert(*number, Partition { decoder, next: *next });
             let added = list.add_partition_offset(&self.client.topic, *number, Offset::Offset(*next));
             added.map_err(|e| self.client.error(&e))?;
@@ -342,6 +418,13 @@ impl Thread {
                 return Ok(());
             }
         };
+        if let Some(placement) = &self.decoding.placement {
+            // The group assigns what is new; what keys lie by is for somebody to decide.
+            return match i32::try_from(there.len()) {
+                Ok(count) if count == placement.partitions => Ok(()),
+                _ => self.last(Event::Failed(Error::unavailable("the topic has other partitions than it had"))),
+            };
+        }
         let new: Vec<i32> = there.into_iter().filter(|p| !self.partitions.contains_key(p)).collect();
         if new.is_empty() {
             return Ok(());

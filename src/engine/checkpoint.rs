@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio::sync::OwnedMutexGuard;
 
-use super::views::sorted_streams;
+use super::views::{Only, Slot, part_folder, sorted_streams};
 use super::{Engine, Inner, OpenStream};
 use crate::error::{Error, Result};
 use crate::history::StreamHistory;
@@ -61,36 +61,38 @@ pub struct Begun {
 /// What is known of checkpoints, by view.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    newest: RwLock<BTreeMap<String, Checkpointed>>,
-    begun: RwLock<BTreeMap<String, Begun>>,
+    newest: RwLock<BTreeMap<Slot, Checkpointed>>,
+    begun: RwLock<BTreeMap<Slot, Begun>>,
     /// When one was last tried for, whatever came of it.
-    tried: RwLock<BTreeMap<String, i64>>,
+    tried: RwLock<BTreeMap<Slot, i64>>,
     /// Held while one is taken.
     taking: tokio::sync::Mutex<()>,
 }
 
-fn get<T: Clone>(of: &RwLock<BTreeMap<String, T>>, view: &str) -> Option<T> {
-    of.read().unwrap_or_else(PoisonError::into_inner).get(view).cloned()
+fn get<T: Clone>(of: &RwLock<BTreeMap<Slot, T>>, slot: &Slot) -> Option<T> {
+    of.read().unwrap_or_else(PoisonError::into_inner).get(slot).cloned()
 }
 
-fn put<T>(of: &RwLock<BTreeMap<String, T>>, view: &str, value: T) {
-    of.write().unwrap_or_else(PoisonError::into_inner).insert(view.to_owned(), value);
+fn put<T>(of: &RwLock<BTreeMap<Slot, T>>, slot: &Slot, value: T) {
+    of.write().unwrap_or_else(PoisonError::into_inner).insert(slot.clone(), value);
 }
 
 impl Known {
-    /// A view's newest checkpoint.
-    pub(crate) fn newest(&self, view: &str) -> Option<Checkpointed> {
-        get(&self.newest, view)
+    /// A state's newest checkpoint.
+    pub(super) fn newest(&self, slot: &Slot) -> Option<Checkpointed> {
+        get(&self.newest, slot)
     }
 
-    /// Takes note of how a view came by its state.
-    pub(super) fn begun(&self, view: &str, checkpoint: Option<u64>, since: Instant) {
-        put(&self.begun, view, Begun { checkpoint, took_us: micros(since) });
+    /// Takes note of how a state was made.
+    pub(super) fn begun(&self, slot: &Slot, checkpoint: Option<u64>, since: Instant) {
+        put(&self.begun, slot, Begun { checkpoint, took_us: micros(since) });
     }
 
-    /// Forgets a view that is gone or another now.
-    pub(super) fn forget(&self, view: &str) {
-        self.newest.write().unwrap_or_else(PoisonError::into_inner).remove(view);
+    /// Forgets states that are of no more use.
+    pub(super) fn forget(&self, gone: impl Fn(&Slot) -> bool) {
+        self.newest.write().unwrap_or_else(PoisonError::into_inner).retain(|slot, _| !gone(slot));
+        self.begun.write().unwrap_or_else(PoisonError::into_inner).retain(|slot, _| !gone(slot));
+        self.tried.write().unwrap_or_else(PoisonError::into_inner).retain(|slot, _| !gone(slot));
     }
 }
 
@@ -106,17 +108,17 @@ impl Engine {
 
     /// Takes a checkpoint of a view now, unless nothing has changed since the last; whether it did.
     pub async fn checkpoint(&self, view: &str) -> Result<bool> {
-        self.inner.checkpoint(view).await
+        self.inner.checkpoint(&Slot::whole(view)).await
     }
 
     /// A view's newest checkpoint, as far as this process knows.
     pub fn checkpointed(&self, view: &str) -> Option<Checkpointed> {
-        self.inner.views.known.newest(view)
+        self.inner.views.known.newest(&Slot::whole(view))
     }
 
     /// How a view came by its state; `None` where it has none.
     pub fn begun(&self, view: &str) -> Option<Begun> {
-        get(&self.inner.views.known.begun, view)
+        get(&self.inner.views.known.begun, &Slot::whole(view))
     }
 }
 
@@ -131,17 +133,17 @@ fn versions(held: &Held) -> BTreeMap<String, i64> {
 impl Inner {
     async fn keep_checkpoints(&self) {
         let interval = self.settings.checkpoint_interval_us;
-        for (name, online) in self.views.named().into_iter().filter(|_| interval > 0) {
+        for (slot, online) in self.views.named().into_iter().filter(|_| interval > 0) {
             // Of a stream that another process writes, that process keeps the views.
             if !online.view.plan.streams().into_iter().all(|s| self.is_written(s)) {
                 continue;
             }
-            let newest = self.views.known.newest(&name);
+            let newest = self.views.known.newest(&slot);
             let rest = newest.as_ref().map_or(0, |n| n.held_us.saturating_mul(HELD_AT_MOST_ONE_IN)).max(interval);
-            let last = newest.map(|n| n.taken_at_us).max(get(&self.views.known.tried, &name));
+            let last = newest.map(|n| n.taken_at_us).max(get(&self.views.known.tried, &slot));
             if last.is_none_or(|last| self.now() >= last.saturating_add(rest)) {
-                put(&self.views.known.tried, &name, self.now());
-                self.try_checkpoint(&name).await;
+                put(&self.views.known.tried, &slot, self.now());
+                self.try_checkpoint(&slot).await;
             }
         }
     }
@@ -149,27 +151,27 @@ impl Inner {
     /// When the oldest was taken of the checkpoints that the views of a stream would begin from; `None` where one has none.
     pub(super) fn checkpointed_at(&self, stream: &str) -> Option<i64> {
         let taken: Option<Vec<i64>> =
-            self.views.reading(stream).iter().map(|(name, _)| Some(self.views.known.newest(name)?.taken_at_us)).collect();
+            self.views.reading(stream).iter().map(|(slot, _)| Some(self.views.known.newest(slot)?.taken_at_us)).collect();
         taken?.into_iter().min()
     }
 
     /// Takes the last checkpoints of a process that has written.
-    pub(super) async fn last_checkpoints(&self) {
+    pub(super) async fn last_checkpoints(&self, of_partitions: bool) {
         // What is in memory ends with the process.
         if self.settings.checkpoint_interval_us <= 0 || self.warehouse.url().scheme() == "memory" {
             return;
         }
-        for (name, online) in self.views.named() {
+        for (slot, online) in self.views.named().into_iter().filter(|(slot, _)| slot.part.is_some() == of_partitions) {
             if online.view.plan.streams().into_iter().any(|s| self.is_written(s)) {
-                self.try_checkpoint(&name).await;
+                self.try_checkpoint(&slot).await;
             }
         }
     }
 
     /// A checkpoint that fails costs time at the next start and nothing else.
-    async fn try_checkpoint(&self, name: &str) {
-        if let Err(e) = self.checkpoint(name).await {
-            tracing::warn!(view = name, error = %e, "no checkpoint was taken");
+    async fn try_checkpoint(&self, slot: &Slot) {
+        if let Err(e) = self.checkpoint(slot).await {
+            tracing::warn!(view = %slot, error = %e, "no checkpoint was taken");
         }
     }
 
@@ -195,14 +197,15 @@ impl Inner {
         Ok(held)
     }
 
-    async fn checkpoint(&self, name: &str) -> Result<bool> {
+    async fn checkpoint(&self, slot: &Slot) -> Result<bool> {
         let _taking = self.views.known.taking.lock().await;
         let begun = Instant::now();
-        let Some(online) = self.views.get(name).filter(|o| !o.is_stale()) else { return Ok(false) };
-        let Some(folder) = self.registry().views.get(name).map(|v| v.folder.clone()) else { return Ok(false) };
+        let name = slot.view.as_str();
+        let Some(online) = self.views.get(slot).filter(|o| !o.is_stale()) else { return Ok(false) };
+        let Some(folder) = self.registry().views.get(name).map(|v| slot.folder(&v.folder)) else { return Ok(false) };
         let definition = definition(&online.view);
         let streams = sorted_streams(&online.view);
-        let newest = self.views.known.newest(name).filter(|n| n.folder == folder && n.definition == definition);
+        let newest = self.views.known.newest(slot).filter(|n| n.folder == folder && n.definition == definition);
         if newest.is_some() {
             let now = versions(&self.hold_committed(&streams).await?);
             if newest.is_some_and(|n| n.versions == now) {
@@ -215,14 +218,12 @@ impl Inner {
         // From here on until the state is encoded nothing comes in.
         let mut held = self.hold_committed(&streams).await?;
         let holding = Instant::now();
-        let same = self.views.get(name).is_some_and(|now| Arc::ptr_eq(&now, &online));
+        let same = self.views.get(slot).is_some_and(|now| Arc::ptr_eq(&now, &online));
         if !same || online.is_stale() || online.is_loading() {
             return Ok(false);
         }
         for (_, open) in &mut held {
-            if let Some(lease) = &open.lease {
-                lease.check().await?;
-            }
+            open.check_leases().await?;
         }
         let (horizon_us, greatest_us, taken_at_us) = (online.horizon(), online.greatest(), self.now());
         let versions = versions(&held);
@@ -241,7 +242,7 @@ impl Inner {
         while let Some(chunks) = encoded.next().await {
             waiting.extend(chunks?.into_iter().map(Bytes::from));
             if waiting.iter().map(Bytes::len).sum::<usize>() > self.settings.checkpoint_memory_bytes {
-                tracing::info!(view = name, "ingestion waits while chunks of a checkpoint are put");
+                tracing::info!(view = %slot, "ingestion waits while chunks of a checkpoint are put");
                 writer.put(std::mem::take(&mut waiting)).await?;
             }
         }
@@ -272,13 +273,13 @@ impl Inner {
         writer.finish(manifest).await?;
         let took_us = micros(begun);
         self.metrics.checkpointed(name, begun.elapsed());
-        tracing::debug!(view = name, epoch, bytes, held_us, took_us, "checkpoint taken");
-        if self.registry().views.get(name).is_none_or(|v| v.folder != folder) {
+        tracing::debug!(view = %slot, epoch, bytes, held_us, took_us, "checkpoint taken");
+        if self.registry().views.get(name).is_none_or(|v| slot.folder(&v.folder) != folder) {
             // The view was dropped meanwhile.
             checkpoints.remove_all().await?;
             return Ok(false);
         }
-        put(&self.views.known.newest, name, Checkpointed { epoch, taken_at_us, bytes, held_us, took_us, folder, definition, versions });
+        put(&self.views.known.newest, slot, Checkpointed { epoch, taken_at_us, bytes, held_us, took_us, folder, definition, versions });
         Ok(true)
     }
 
@@ -286,16 +287,18 @@ impl Inner {
     /// there is none.
     pub(super) async fn recovered(
         &self,
-        name: &str,
+        slot: &Slot,
         defined: &DefinedView,
         histories: &[(String, StreamHistory)],
         greatest: Option<i64>,
+        only: Option<&Only>,
     ) -> Option<(Arc<OnlineView>, BTreeMap<String, i64>)> {
-        let checkpoints = self.warehouse.checkpoints(&defined.folder);
+        let folder = slot.folder(&defined.folder);
+        let checkpoints = self.warehouse.checkpoints(&folder);
         let epochs = match checkpoints.epochs().await {
             Ok(epochs) => epochs,
             Err(e) => {
-                tracing::warn!(view = name, error = %e, "checkpoints are not used");
+                tracing::warn!(view = %slot, error = %e, "checkpoints are not used");
                 return None;
             }
         };
@@ -304,32 +307,32 @@ impl Inner {
             let (online, manifest) = match self.load(&checkpoints, epoch, defined, histories, greatest).await {
                 Ok(loaded) => loaded,
                 Err(e) => {
-                    tracing::warn!(view = name, checkpoint, error = %e, "a checkpoint is not used");
+                    tracing::warn!(view = %slot, checkpoint, error = %e, "a checkpoint is not used");
                     continue;
                 }
             };
             let held: BTreeMap<String, i64> = manifest.streams.iter().map(|s| (s.stream.clone(), s.version)).collect();
-            let followed = self.follow_history(&online, &held, histories).await;
+            let followed = self.follow_history(&online, &held, histories, only).await;
             let versions = match followed.and_then(|versions| if online.is_stale() { Err(unfollowed()) } else { Ok(versions) }) {
                 Ok(versions) => versions,
                 Err(e) => {
                     // An older one would meet the same commits.
-                    tracing::warn!(view = name, checkpoint, error = %e, "the state is made from history");
+                    tracing::warn!(view = %slot, checkpoint, error = %e, "the state is made from history");
                     return None;
                 }
             };
-            tracing::debug!(view = name, checkpoint, "the state begins from a checkpoint");
+            tracing::debug!(view = %slot, checkpoint, "the state begins from a checkpoint");
             let newest = Checkpointed {
                 epoch,
                 taken_at_us: manifest.taken_at_us,
                 bytes: manifest.chunks.iter().map(|c| c.bytes).sum(),
                 held_us: 0,
                 took_us: 0,
-                folder: defined.folder.clone(),
+                folder,
                 definition: definition(&defined.view),
                 versions: held,
             };
-            put(&self.views.known.newest, name, newest);
+            put(&self.views.known.newest, slot, newest);
             return Some((Arc::new(online), versions));
         }
         None
@@ -390,6 +393,7 @@ impl Inner {
         online: &OnlineView,
         versions: &BTreeMap<String, i64>,
         histories: &[(String, StreamHistory)],
+        only: Option<&Only>,
     ) -> Result<BTreeMap<String, i64>> {
         let mut reached = versions.clone();
         for (name, history) in histories {
@@ -399,19 +403,22 @@ impl Inner {
             }
             let since = history.since(*version).await?;
             *version = since.come.version();
-            for rows in &since.gone {
-                online.apply(&[Change { stream: name, rows, gone: true }])?;
+            for rows in since.gone {
+                let rows = Only::of(only, name, rows)?;
+                online.apply(&[Change { stream: name, rows: &rows, gone: true }])?;
             }
-            self.apply_table(online, name, history, since.come).await?;
+            self.apply_table(online, name, history, since.come, only).await?;
         }
         Ok(reached)
     }
 
-    /// Removes the checkpoints of a view that was dropped.
-    pub(super) async fn remove_checkpoints(&self, name: &str, folder: &str) {
-        self.views.known.forget(name);
-        if let Err(e) = self.warehouse.checkpoints(folder).remove_all().await {
-            tracing::warn!(view = name, error = %e, "checkpoints of a dropped view stay");
+    /// Removes the checkpoints of a view that was dropped; `partitions` are those of the stream that several processes share.
+    pub(super) async fn remove_checkpoints(&self, name: &str, folder: &str, partitions: i32) {
+        self.views.known.forget(|slot| slot.view == name);
+        for folder in (0..partitions).map(|p| part_folder(folder, p)).chain([folder.to_owned()]) {
+            if let Err(e) = self.warehouse.checkpoints(&folder).remove_all().await {
+                tracing::warn!(view = name, error = %e, "checkpoints of a dropped view stay");
+            }
         }
     }
 }

@@ -11,7 +11,9 @@ impl Engine {
     /// Rewrites the small files of the streams that this process writes; to be called now and then by a process that serves.
     pub async fn keep_compact(&self) {
         let streams: Vec<String> = self.inner.registry().streams.keys().cloned().collect();
-        for stream in streams.iter().filter(|stream| self.inner.is_written(stream)) {
+        // Of a stream that several processes share, one does.
+        let mine = |stream: &str| self.inner.is_written(stream) && self.inner.share(stream).is_none_or(|share| share.part(0).is_some());
+        for stream in streams.iter().filter(|stream| mine(stream)) {
             // What fails costs readers some time, and the next attempt does it.
             if let Err(e) = self.inner.compact(stream, FILES_MIN).await {
                 tracing::warn!(stream, error = %e, "history is not compacted");

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use asof_flight::ClientOptions;
 use asof_sql::ast::{ForEntity, Statement, StatementKind};
 use datafusion::common::ScalarValue;
 use datafusion::execution::TaskContext;
@@ -23,7 +24,7 @@ use super::statement::sql_errors;
 use super::{Engine, IngestCounts, Inner, Output};
 use crate::error::{Error, Result};
 use crate::registry::Registry;
-use crate::serve::lookup::{LookupPlan, Parameters, check_count, for_entity, planned};
+use crate::serve::lookup::{LookupPlan, Parameters, check_count, for_entity, planned, served_at};
 
 pub use self::prepare::Prepared;
 pub use self::temporary::Ingest;
@@ -109,6 +110,8 @@ pub struct PendingRows {
     pub unordered: bool,
     /// What else is to be said.
     pub note: Option<String>,
+    /// The address of the other process that has all entities that were asked for; `None` where there is no such.
+    pub location: Option<String>,
     source: RowSource,
 }
 
@@ -143,14 +146,20 @@ impl Engine {
         Connection { inner: self.inner.clone(), temporary: Arc::new(TemporaryTables::new(&self.inner)) }
     }
 
-    /// Says where others reach this process.
-    pub fn serve_at(&self, address: &str) {
+    /// Says where others reach this process, which takes its share of streams that several share, and how it reaches the others.
+    pub fn serve_at(&self, address: &str, peers: ClientOptions) {
+        self.inner.peers.set_options(peers);
         *self.inner.address.write().unwrap_or_else(|e| e.into_inner()) = Some(address.to_owned());
     }
 
     /// Takes and renews the leases of all streams; to be called every few seconds by a process that serves.
     pub async fn keep_leases(&self) {
         self.inner.keep_leases().await;
+    }
+
+    /// Takes in what other processes have defined; to be called every few seconds by a process that serves.
+    pub async fn follow_catalog(&self) -> Result<()> {
+        self.inner.follow_catalog().await
     }
 
     /// Reads the streams that have a log; to be called every few seconds by a process that serves.
@@ -163,7 +172,7 @@ impl Engine {
         let names: Vec<String> = self.inner.registry().views.keys().cloned().collect();
         let mut done = Ok(());
         for name in names {
-            let built = self.inner.online(&name).await.map(drop);
+            let built = self.inner.ready(&name).await;
             done = done.and(built.map_err(|e| e.context(format!("feature view \"{name}\""))));
         }
         done
@@ -299,7 +308,7 @@ impl Connection {
                 metadata.extend(self.inner.lineage(&plan));
                 let schema = Arc::new(Schema::new_with_metadata(physical.schema().fields().clone(), metadata));
                 let source = RowSource::Plan(physical, self.inner.context.task_ctx());
-                Ok(Reply::Rows(PendingRows { schema, unordered: is_unordered(&plan), note: None, source }))
+                Ok(Reply::Rows(PendingRows { schema, unordered: is_unordered(&plan), note: None, location: None, source }))
             }
             StatementKind::ForEntity(f) => self.lookup(parsed, f, sql, parameters, row).await,
             StatementKind::Insert(insert) if parameters.is_some() => {
@@ -319,7 +328,7 @@ impl Connection {
         for row in 0..parameters.map_or(1, RecordBatch::num_rows) {
             reply = match self.inner.run(statement, SOURCE, sql, &scalars(parameters, row)?).await? {
                 Output::Rows { schema, batches, note } => {
-                    Reply::Rows(PendingRows { schema, unordered: false, note, source: RowSource::Batches(batches) })
+                    Reply::Rows(PendingRows { schema, unordered: false, note, location: None, source: RowSource::Batches(batches) })
                 }
                 Output::Done { message, counts } => {
                     if let Some(counts) = counts {
@@ -348,17 +357,23 @@ impl Connection {
             let message = format!("parameters outside of the keys take one row of parameters, {} are given", batch.num_rows());
             return Err(Error::invalid(message));
         }
-        if check_count(&self.inner, f, params).map_err(said)? <= EAGER_ENTITIES {
-            let plan = parsed.plan(&self.inner.registry(), f).map_err(said)?;
+        let few = check_count(&self.inner, f, params).map_err(said)? <= EAGER_ENTITIES;
+        let plan = parsed.plan(&self.inner.registry(), f).map_err(said)?;
+        // What stands before it in a script is done once, here.
+        let location = match parsed.statements.as_slice() {
+            [_] => served_at(&self.inner, &plan, f, params).await,
+            _ => None,
+        };
+        if few && location.is_none() {
             let (schema, batches, note) = planned(&self.inner, &plan, f, params).await?.map_err(said)?;
             let schema = with_note(&schema, note.as_deref());
             let batches = batches.iter().map(|b| with_schema(b, &schema)).collect::<Result<_>>()?;
-            return Ok(Reply::Rows(PendingRows { schema, unordered: false, note, source: RowSource::Batches(batches) }));
+            return Ok(Reply::Rows(PendingRows { schema, unordered: false, note, location: None, source: RowSource::Batches(batches) }));
         }
         let schema = self.columns_of_lookup(f, sql).await?;
         let (engine, lookup) = (self.inner.clone(), Box::new(f.clone()));
         let source = RowSource::Lookup { engine, lookup, parameters: parameters.cloned(), sql: sql.to_owned() };
-        Ok(Reply::Rows(PendingRows { schema, unordered: false, note: None, source }))
+        Ok(Reply::Rows(PendingRows { schema, unordered: false, note: None, location, source }))
     }
 
     /// Streams, views, tables, then the temporary tables.

@@ -79,15 +79,19 @@ impl Inner {
 
     async fn state_text(&self, name: &str, plan: &FeaturePlan) -> Result<String> {
         let mut text = format!("retention: {}\n", plan.program.retention());
-        let online = self.online(name).await?;
-        let (entities, events, bytes) = online.size();
+        let (mut entities, mut events, mut bytes, mut horizon) = (0, 0, 0, i64::MIN);
+        for slot in self.slots(name) {
+            let online = self.online_of(&slot).await?;
+            let size = online.size();
+            (entities, events, bytes) = (entities + size.0, events + size.1, bytes + size.2);
+            horizon = horizon.max(online.horizon());
+        }
         text.push_str(&format!("entities {entities}, events {events}, bytes {bytes}\n"));
         if events > 0 {
             text.push_str(&format!("bytes per event {:.1}\n", bytes as f64 / events as f64));
         }
-        if online.horizon() > i64::MIN {
-            let at =
-                chrono::DateTime::from_timestamp_micros(online.horizon()).map_or_else(|| online.horizon().to_string(), |t| t.to_rfc3339());
+        if horizon > i64::MIN {
+            let at = chrono::DateTime::from_timestamp_micros(horizon).map_or_else(|| horizon.to_string(), |t| t.to_rfc3339());
             text.push_str(&format!("answers every instant from {at}\n"));
         }
         Ok(text)

@@ -175,7 +175,7 @@ impl Collector for Observed {
         // A step that ends after its stream was dropped may have left a status.
         let registry = engine.registry();
         let statuses = engine.statuses.all().into_iter().filter(|s| registry.streams.contains_key(&s.stream)).collect::<Vec<_>>();
-        let views = engine.views.named();
+        let views = engine.views.sizes();
         let mut gauge = |name: &str, help: &str, unit: Option<Unit>, of: &mut dyn FnMut(&mut Gauges<'_>) -> fmt::Result| {
             of(&mut Gauges(encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?))
         };
@@ -199,10 +199,10 @@ impl Collector for Observed {
             Ok(())
         })?;
         gauge("asof_view_state", "The memory of a view's online state.", Some(Unit::Bytes), &mut |g| {
-            views.iter().try_for_each(|(name, online)| g.put(&OfView { view: Label::new(name) }, count(online.memory_bytes())))
+            views.iter().try_for_each(|(name, (bytes, _))| g.put(&OfView { view: Label::new(name) }, count(*bytes)))
         })?;
         gauge("asof_view_entities", "The entities in a view's online state.", None, &mut |g| {
-            views.iter().try_for_each(|(name, online)| g.put(&OfView { view: Label::new(name) }, count(online.entities())))
+            views.iter().try_for_each(|(name, (_, entities))| g.put(&OfView { view: Label::new(name) }, count(*entities)))
         })
     }
 }

@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 
+use super::group::check_partitions;
 use super::{Inner, OpenStream, Output};
-use crate::connect::ingest::{IngestCounts, decode_options};
+use crate::connect::ingest::shared::partition_name;
+use crate::connect::ingest::{IngestCounts, Pipeline, decode_options};
 use crate::connect::kafka::{Client, Decoding, Event, Gap, Reader};
 use crate::connect::status::SourceState;
 use crate::crash::crash_point;
@@ -23,6 +25,8 @@ use crate::error::{Error, Kind, Result};
 use crate::registry::options::kafka::{KafkaOptions, Start};
 use crate::registry::{Connector, Stream};
 use crate::stream::decode::{RegistryClient, Schemas};
+use crate::stream::placement::Placement;
+use crate::warehouse::Lease;
 
 /// How long what failed waits before it is tried again, at first and at most.
 const WAIT_FIRST: Duration = Duration::from_millis(100);
@@ -79,11 +83,6 @@ impl Backoff {
         self.0 = (2 * wait).min(WAIT_MAX);
         wait
     }
-}
-
-/// The name of a topic's partition in history.
-fn partition_name(options: &KafkaOptions, partition: i32) -> String {
-    format!("{}/{partition}", options.topic)
 }
 
 fn kafka_of(definition: &Stream) -> Result<&KafkaOptions> {
@@ -147,7 +146,7 @@ impl Inner {
         let options = kafka_of(&definition)?;
         let mut open = self.holding(stream).await?;
         for gap in &gaps {
-            open.pipeline.skip_to(&partition_name(options, gap.partition), gap.first, true).await?;
+            open.pipeline.skip_to(&partition_name(&options.topic, gap.partition), gap.first, true).await?;
         }
         halt.gaps().clear();
         halt.resume.notify_one();
@@ -161,8 +160,10 @@ impl Inner {
         if open.pipeline.staged_since().is_none() {
             return Ok(());
         }
-        let Some(lease) = &open.lease else { return Err(Error::closed(format!("the lease of stream \"{stream}\" is lost"))) };
-        lease.check().await?;
+        if open.lease.is_none() && open.share.is_none() {
+            return Err(Error::closed(format!("the lease of stream \"{stream}\" is lost")));
+        }
+        open.check_leases().await?;
         open.pipeline.flush().await?;
         let now = self.now();
         self.statuses.update(stream, |status| status.partitions.iter_mut().for_each(|p| p.last_commit = Some(now)));
@@ -170,18 +171,6 @@ impl Inner {
             self.metrics.step(stream, &IngestCounts::default(), Some(took));
         }
         Ok(())
-    }
-
-    /// Forgets what this process had of a stream that another one writes now.
-    async fn lost(&self, stream: &str) {
-        self.written.write().unwrap_or_else(PoisonError::into_inner).remove(stream);
-        if let Some(open) = self.streams.lock().await.remove(stream)
-            && let Some(lease) = open.lock().await.lease.take()
-            && let Err(e) = lease.release().await
-        {
-            tracing::debug!(stream, error = %e, "the lease was not given back");
-        }
-        self.invalidate_views_of(stream);
     }
 
     /// Where partitions are read from: behind what history holds, or where the stream begins.
@@ -193,21 +182,25 @@ impl Inner {
         self.commit_staged(stream, &mut open).await?;
         let mut from = Vec::new();
         for partition in partitions {
-            let name = partition_name(options, partition);
-            let next = match open.pipeline.committed_offset(&name).await? {
-                Some(next) => next,
-                None => {
-                    let first = ask(client, move |c| c.first_offsets(start, &[partition])).await?;
-                    let next = first.first().map_or(0, |(_, next)| *next);
-                    // A process that dies now begins at the same place.
-                    open.pipeline.skip_to(&name, next, false).await?;
-                    next
-                }
-            };
-            from.push((partition, next));
+            let name = partition_name(&options.topic, partition);
+            from.push((partition, begin(&mut open.pipeline, client, &name, partition, start).await?));
         }
         Ok(from)
     }
+}
+
+/// Where a partition is read from: behind what history holds, or where the stream begins.
+pub(super) async fn begin(pipeline: &mut Pipeline, client: &Arc<Client>, name: &str, partition: i32, start: Start) -> Result<i64> {
+    if let Some(next) = pipeline.committed_offset(name).await? {
+        pipeline.reads_from(name, next);
+        return Ok(next);
+    }
+    let first = ask(client, move |c| c.first_offsets(start, &[partition])).await?;
+    let next = first.first().map_or(0, |(_, next)| *next);
+    // A process that dies now begins at the same place.
+    pipeline.skip_to(name, next, false).await?;
+    pipeline.reads_from(name, next);
+    Ok(next)
 }
 
 /// Waits until the reading is to end.
@@ -229,12 +222,13 @@ async fn read(engine: Weak<Inner>, stream: String, halt: Arc<Halt>, mut stop: wa
         if began.elapsed() > WAIT_MAX {
             backoff = Backoff::new();
         }
-        if error.kind() == Kind::Closed {
-            inner.lost(&stream).await;
+        let shared = inner.definition(&stream).is_ok_and(|d| d.key().is_some());
+        if error.kind() == Kind::Closed || shared {
+            inner.give_up(&stream).await;
         }
         let passes = matches!(error.kind(), Kind::Unavailable | Kind::Closed);
         let elsewhere = match inner.definition(&stream) {
-            Ok(definition) if !inner.is_written(&stream) => inner.holder_of(&definition).await.unwrap_or(None),
+            Ok(definition) if !shared && !inner.is_written(&stream) => inner.holder_of(&definition).await.unwrap_or(None),
             _ => None,
         };
         match elsewhere {
@@ -250,6 +244,32 @@ async fn read(engine: Weak<Inner>, stream: String, halt: Arc<Halt>, mut stop: wa
         tokio::select! {
             () = asked(&mut stop) => return,
             () = again => {}
+            () = passed_elsewhere(&engine, &stream, &halt), if shared && !passes => {}
+        }
+    }
+}
+
+/// Waits until another process that shares a stream has gone past the gaps that stopped it here.
+async fn passed_elsewhere(engine: &Weak<Inner>, stream: &str, halt: &Halt) {
+    loop {
+        tokio::time::sleep(WAIT_MAX).await;
+        let Some(inner) = engine.upgrade() else { return };
+        let passed = async {
+            let definition = inner.definition(stream)?;
+            let options = kafka_of(&definition)?;
+            let history = inner.read_history(stream).await?;
+            let gaps = halt.gaps().clone();
+            for gap in &gaps {
+                let committed = Pipeline::committed_in(&history, &partition_name(&options.topic, gap.partition)).await?;
+                if committed.is_none_or(|next| next < gap.first) {
+                    return Ok(false);
+                }
+            }
+            Ok::<bool, Error>(!gaps.is_empty())
+        };
+        if passed.await.unwrap_or(false) {
+            halt.gaps().clear();
+            return;
         }
     }
 }
@@ -257,15 +277,30 @@ async fn read(engine: Weak<Inner>, stream: String, halt: Arc<Halt>, mut stop: wa
 /// Reads a stream until something fails.
 async fn read_once(engine: &Weak<Inner>, stream: &str, halt: &Halt, stop: &mut watch::Receiver<bool>) -> Result<End> {
     let Some(inner) = engine.upgrade() else { return Ok(End::Gone) };
+    if inner.definition(stream)?.key().is_some() {
+        // Another process may have altered it, which is why this one begins anew.
+        inner.check_definitions().await?;
+    }
     let definition = inner.definition(stream)?;
     let options = kafka_of(&definition)?.clone();
-    drop(inner.holding(stream).await?);
+    let key = definition.key();
+    if key.is_none() {
+        drop(inner.holding(stream).await?);
+    }
     inner.statuses.say(stream, SourceState::Starting, None);
     let opening = options.clone();
     let opened = tokio::task::spawn_blocking(move || Client::open(&opening)).await;
     let client = Arc::new(opened.map_err(|e| Error::internal(format!("the client did not start: {e}")))??);
     let partitions = ask(&client, Client::partitions).await?;
-    let from = inner.positions(stream, &client, partitions, options.start).await?;
+    let count = i32::try_from(partitions.len()).map_err(|_| Error::internal("more partitions than there can be"))?;
+    let placement = key.map(|(column, partitioner)| Placement { column, partitioner, partitions: count });
+    let from = match placement {
+        None => inner.positions(stream, &client, partitions, options.start).await?,
+        Some(_) => {
+            check_partitions(&options.topic, count, Pipeline::partition_count(&inner.read_history(stream).await?).await?)?;
+            vec![]
+        }
+    };
     let wanted = from.clone();
     stopped_at(halt, ask(&client, move |c| c.gaps(&wanted)).await?)?;
     let skew = definition.options.max_future_skew.unwrap_or(inner.settings.max_future_skew_default_us);
@@ -277,25 +312,32 @@ async fn read_once(engine: &Weak<Inner>, stream: &str, halt: &Halt, stop: &mut w
         schemas: schemas.transpose()?,
         options: decode_options(&definition, inner.settings.record_bytes_max, None),
         max_future_skew_us: skew,
+        placement,
     };
-    inner.statuses.update(stream, |status| {
-        status.retain(|name| from.iter().any(|(p, _)| partition_name(&options, *p) == name));
-        for (partition, next) in &from {
-            let p = status.partition(&partition_name(&options, *partition));
-            (p.offset, p.end_offset) = (*next, client.progress.end(*partition));
+    let mut feed =
+        Feed { engine: engine.clone(), stream: stream.to_owned(), options, client: client.clone(), looked: Instant::now(), placement };
+    let options = &feed.options;
+    let mut reader = match placement {
+        Some(_) => {
+            inner.statuses.update(stream, |status| status.retain(|_| false));
+            tracing::info!(stream, topic = options.topic, "joining the group");
+            Reader::join(client.clone(), decoding)?
         }
-        status.say(SourceState::Running, None);
-    });
-    let mut reader = Reader::start(client.clone(), &from, decoding)?;
+        None => {
+            inner.note_share(stream, options, &client, &from);
+            tracing::info!(stream, topic = options.topic, partitions = from.len(), "reading");
+            Reader::start(client.clone(), &from, decoding)?
+        }
+    };
     drop(inner);
-    tracing::info!(stream, topic = options.topic, partitions = from.len(), "reading");
-    let mut feed = Feed { engine: engine.clone(), stream: stream.to_owned(), options, client: client.clone(), looked: Instant::now() };
     loop {
         let Some(due) = feed.due().await else { return Ok(End::Gone) };
         let event = tokio::select! {
             biased;
             () = asked(stop) => {
                 feed.flush(&reader).await?;
+                feed.give_up().await;
+                reader.close().await;
                 return Ok(End::Asked);
             }
             () = tokio::time::sleep_until(due.into()) => {
@@ -314,9 +356,13 @@ async fn read_once(engine: &Weak<Inner>, stream: &str, halt: &Halt, stop: &mut w
                     }
                     feed.say(SourceState::Paused, Some(&e));
                     tokio::select! {
-                        () = asked(stop) => return Ok(End::Asked),
+                        () = asked(stop) => {
+                            feed.give_up().await;
+                            return Ok(End::Asked);
+                        }
                         () = tokio::time::sleep(backoff.next()) => {}
                     }
+                    feed.check().await?;
                 }
                 if feed.is_full().await {
                     feed.flush_or_wait(&reader).await?;
@@ -327,6 +373,18 @@ async fn read_once(engine: &Weak<Inner>, stream: &str, halt: &Halt, stop: &mut w
                 // A partition that came while the topic was read is read from its first record.
                 let from = inner.positions(stream, &client, new, Start::Earliest).await?;
                 reader.assign(from);
+            }
+            Some(Event::Assigned { partitions, begin }) => {
+                let from = feed.take_partitions(halt, &partitions).await?;
+                // A thread that has ended says so itself.
+                let _ = begin.send(from);
+            }
+            Some(Event::Revoked { lost, done }) => {
+                if !lost && let Err(e) = feed.flush(&reader).await {
+                    tracing::warn!(stream, error = %e, "what was read of partitions that go to other processes is read again there");
+                }
+                feed.give_up().await;
+                drop(done);
             }
             Some(Event::Gap(gaps)) => {
                 feed.flush(&reader).await?;
@@ -361,6 +419,8 @@ struct Feed {
     options: KafkaOptions,
     client: Arc<Client>,
     looked: Instant,
+    /// Where records lie, where several processes share the stream.
+    placement: Option<Placement>,
 }
 
 impl Feed {
@@ -374,12 +434,61 @@ impl Feed {
         }
     }
 
+    /// The stream's pipeline; `None` where it is shared and this process has no partition of it.
+    async fn open(&self, inner: &Inner) -> Result<Option<Arc<Mutex<OpenStream>>>> {
+        match self.placement {
+            None => inner.stream(&self.stream).await.map(Some),
+            Some(_) if inner.share(&self.stream).is_none() => Ok(None),
+            Some(_) => Ok(inner.streams.lock().await.get(&self.stream).cloned()),
+        }
+    }
+
+    /// Takes the partitions that the group has assigned; gives where each is read from.
+    async fn take_partitions(&self, halt: &Halt, partitions: &[i32]) -> Result<Vec<(i32, i64)>> {
+        let inner = self.engine()?;
+        let Some(placement) = self.placement else {
+            return Err(Error::internal("a group has assigned partitions of a stream that is not shared"));
+        };
+        let from = inner.take_partitions(&self.stream, &self.options, &self.client, placement, partitions).await?;
+        let wanted = from.clone();
+        stopped_at(halt, ask(&self.client, move |c| c.gaps(&wanted)).await?)?;
+        inner.note_share(&self.stream, &self.options, &self.client, &from);
+        tracing::info!(stream = self.stream, ?partitions, "these partitions are read here");
+        let stream = self.stream.clone();
+        tokio::spawn(async move { inner.ready_views_of(&stream).await });
+        Ok(from)
+    }
+
+    /// Gives up the partitions that the group had assigned.
+    async fn give_up(&self) {
+        if self.placement.is_none() {
+            return;
+        }
+        let Some(inner) = self.engine.upgrade() else { return };
+        inner.give_up(&self.stream).await;
+        inner.statuses.update(&self.stream, |status| {
+            status.retain(|_| false);
+            status.say(SourceState::Starting, Some("the group is sharing out the partitions".into()));
+        });
+    }
+
+    /// Whether the partitions of a shared stream are still this process's, while it waits.
+    async fn check(&self) -> Result<()> {
+        match (self.engine.upgrade().and_then(|inner| inner.share(&self.stream)), self.placement) {
+            (Some(share), Some(_)) => match futures::future::try_join_all(share.leases().map(Lease::check)).await {
+                Err(e) if e.kind() == Kind::Closed => Err(e),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
     /// When the next commit is due; `None` where the engine is gone.
     async fn due(&self) -> Option<Instant> {
         let inner = self.engine.upgrade()?;
-        let since = match inner.stream(&self.stream).await {
-            Ok(open) => open.lock().await.pipeline.staged_since(),
-            Err(_) => None,
+        let since = match self.open(&inner).await {
+            Ok(Some(open)) => open.lock().await.pipeline.staged_since(),
+            _ => None,
         };
         let interval = Duration::from_micros(self.options.commit_interval_us.unsigned_abs());
         Some(since.unwrap_or_else(Instant::now) + interval)
@@ -387,9 +496,9 @@ impl Feed {
 
     async fn is_full(&self) -> bool {
         let Ok(inner) = self.engine() else { return false };
-        match inner.stream(&self.stream).await {
-            Ok(open) => open.lock().await.pipeline.staged_rows() >= self.options.commit_rows,
-            Err(_) => false,
+        match self.open(&inner).await {
+            Ok(Some(open)) => open.lock().await.pipeline.staged_rows() >= self.options.commit_rows,
+            _ => false,
         }
     }
 
@@ -400,10 +509,10 @@ impl Feed {
             self.looked = Instant::now();
             inner.check_state()?;
         }
-        let open = inner.stream(&self.stream).await?;
+        let Some(open) = self.open(&inner).await? else { return Err(Error::closed("the partition is another process's by now")) };
         let mut open = open.lock().await;
         let now = inner.now();
-        let name = partition_name(&self.options, partition);
+        let name = partition_name(&self.options.topic, partition);
         inner.settle(&self.stream, &mut open).await?;
         let step = open.pipeline.stage(&name, decoded, next, now).await?;
         let counts = inner.applied(&self.stream, &open, step).await;
@@ -428,9 +537,12 @@ impl Feed {
     /// Commits, and tells the group.
     async fn flush(&self, reader: &Reader) -> Result<()> {
         let inner = self.engine()?;
-        let open = inner.stream(&self.stream).await?;
+        let Some(open) = self.open(&inner).await? else { return Ok(()) };
         let mut open = open.lock().await;
         inner.commit_staged(&self.stream, &mut open).await?;
+        if self.placement.is_some() && open.pipeline.staged_since().is_none() {
+            inner.follow_others(&self.stream, &mut open).await?;
+        }
         let committed = open.pipeline.take_flushed();
         drop(open);
         let number = |name: &str| name.rsplit_once('/').and_then(|(_, p)| p.parse::<i32>().ok());

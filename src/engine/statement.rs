@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -26,7 +27,7 @@ use datafusion::sql::sqlparser::ast::VisitMut;
 use futures::TryStreamExt;
 
 use super::{Inner, Output};
-use crate::error::{Error, Result, SqlError};
+use crate::error::{Error, Kind, Result, SqlError};
 use crate::op::asof_join::rewrite_asof;
 use crate::op::window::logical::FeatureJoinNode;
 use crate::registry::{Change, Connector, Entry, ExternalTable, Registry};
@@ -44,7 +45,15 @@ pub(crate) fn sql_errors(diagnostics: &[Diagnostic], source: &str, sql: &str) ->
     Error::sql(diagnostics.iter().map(one).collect())
 }
 
+/// How long a new view waits until the group has shared out the partitions of its stream.
+const GROUP_WAIT: Duration = Duration::from_secs(30);
+
 impl Inner {
+    fn is_shared_view(&self, name: &str) -> bool {
+        let registry = self.registry();
+        registry.views.get(name).is_some_and(|v| registry.shared(&v.view.plan).is_some())
+    }
+
     /// Runs one statement of a text.
     pub(super) async fn run(self: &Arc<Self>, statement: &Statement, source: &str, sql: &str, params: &[ScalarValue]) -> Result<Output> {
         if statement.parameters > params.len() {
@@ -132,7 +141,8 @@ impl Inner {
             match &change {
                 Change::StreamCreated(name) => {
                     let stream = &registry.streams[name];
-                    crate::connect::ingest::Pipeline::open(&self.warehouse, name, stream, self.settings.dedupe_limit_bytes, true).await?;
+                    crate::connect::ingest::Pipeline::open(&self.warehouse, name, stream, self.settings.dedupe_limit_bytes, true, &[])
+                        .await?;
                 }
                 Change::StreamAltered(name, true) => {
                     let open = self.stream(name).await?;
@@ -152,13 +162,79 @@ impl Inner {
                     if let Change::Dropped(ObjectKind::FeatureView, name) = &change
                         && let Some(dropped) = before.views.get(name)
                     {
-                        self.remove_checkpoints(name, &dropped.folder).await;
+                        let partitions = match before.shared(&dropped.view.plan) {
+                            Some((stream, ..)) => self.partitions_of(stream).await,
+                            None => 0,
+                        };
+                        self.remove_checkpoints(name, &dropped.folder, partitions).await;
                     }
                     return self.defined(change, statement).await.map(Ok);
                 }
-                Append::Conflict => self.set_registry(crate::registry::Registry::replay(&self.warehouse.catalog().load().await?)?),
+                Append::Conflict => self.take_in_definitions().await?,
             }
         }
+    }
+
+    /// Takes in what other processes have defined.
+    pub(super) async fn follow_catalog(&self) -> Result<()> {
+        if !self.warehouse.catalog().has(self.registry().next).await? {
+            return Ok(());
+        }
+        let _changing = self.catalog.lock().await;
+        self.take_in_definitions().await
+    }
+
+    /// Whether this process knows all definitions; an error that passes where it does not.
+    pub(super) async fn check_definitions(&self) -> Result<()> {
+        match self.warehouse.catalog().has(self.registry().next).await? {
+            true => Err(Error::unavailable("another process has just defined something; the stream is read once that is known here")),
+            false => Ok(()),
+        }
+    }
+
+    /// The same; the caller holds the catalog.
+    async fn take_in_definitions(&self) -> Result<()> {
+        for change in self.newer_definitions().await? {
+            match change {
+                // It is read by its new definition from here on.
+                Change::StreamAltered(name, _) => {
+                    self.stop_sources(Some(&name)).await;
+                    self.give_up(&name).await;
+                }
+                Change::Dropped(ObjectKind::Stream, name) => {
+                    self.stop_sources(Some(&name)).await;
+                    self.forget_stream(&name).await;
+                }
+                Change::Dropped(ObjectKind::FeatureView, name) | Change::ViewReplaced(name) => {
+                    self.views.remove(&name);
+                    self.views.known.forget(|slot| slot.view == name);
+                    self.metrics.forget_view(&name);
+                }
+                Change::Nothing | Change::StreamCreated(_) | Change::ViewCreated(_) | Change::TableCreated(_) | Change::Dropped(..) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies the entries of the catalog that this process does not know; what has not changed stays the very same.
+    async fn newer_definitions(&self) -> Result<Vec<Change>> {
+        let mut registry = self.registry().as_ref().clone();
+        let mut changes = Vec::new();
+        for (sequence, entry) in self.warehouse.catalog().load().await? {
+            if sequence >= registry.next {
+                changes.push(registry.apply_entry(sequence, &entry)?);
+            }
+        }
+        self.set_registry(registry);
+        Ok(changes)
+    }
+
+    /// Forgets a stream that was dropped.
+    async fn forget_stream(&self, name: &str) {
+        self.positions_known.lock().unwrap_or_else(|e| e.into_inner()).remove(name);
+        self.give_up(name).await;
+        self.statuses.remove(name);
+        self.metrics.forget_stream(name);
     }
 
     /// What follows a definition: state is built, files are read.
@@ -188,22 +264,23 @@ impl Inner {
             }
             Change::ViewCreated(name) | Change::ViewReplaced(name) => {
                 self.views.remove(&name);
-                self.online(&name).await?;
+                let until = Instant::now() + GROUP_WAIT;
+                loop {
+                    match self.ready(&name).await {
+                        // A stream that was created a moment ago has just joined its group.
+                        Err(e) if e.kind() == Kind::Unavailable && self.is_shared_view(&name) && Instant::now() < until => {
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                        }
+                        ready => break ready?,
+                    }
+                }
                 done(format!("feature view \"{name}\" is ready"))
             }
             Change::TableCreated(name) => done(format!("table \"{name}\" created")),
             Change::Dropped(kind, name) => {
                 match kind {
                     ObjectKind::Stream => {
-                        self.written.write().unwrap_or_else(|e| e.into_inner()).remove(&name);
-                        self.positions_known.lock().unwrap_or_else(|e| e.into_inner()).remove(&name);
-                        if let Some(open) = self.streams.lock().await.remove(&name)
-                            && let Some(lease) = open.lock().await.lease.take()
-                        {
-                            lease.release().await?;
-                        }
-                        self.statuses.remove(&name);
-                        self.metrics.forget_stream(&name);
+                        self.forget_stream(&name).await;
                     }
                     ObjectKind::FeatureView => {
                         self.views.remove(&name);
@@ -215,6 +292,8 @@ impl Inner {
             }
             Change::StreamAltered(name, column) => {
                 if column {
+                    let open = self.stream(&name).await?;
+                    open.lock().await.pipeline.announce().await?;
                     // Their scans name columns by place, which stay; the state stays right too.
                     tracing::debug!(stream = %name, "column added");
                 } else if let StatementKind::AlterStream(a) = &statement.kind

@@ -45,3 +45,143 @@ async fn a_commit_of_unknown_fate_is_neither_lost_nor_there_twice() {
         assert_eq!((number(&engine, history).await, number(&engine, online).await), (3, 3), "{token:?}");
     }
 }
+
+const SHARED: &str = "
+CREATE STREAM s (u VARCHAR NOT NULL, id BIGINT NOT NULL, ts TIMESTAMP NOT NULL, PRIMARY KEY (u, id), WATERMARK FOR ts AS ts - INTERVAL '1 minute')
+WITH (connector = 'kafka', brokers = 'localhost:1', topic = 't', \"group\" = 'g', \"key\" = 'u')";
+
+/// Processes over one warehouse, each with a pipeline of the stream `s` of its own; no broker is asked.
+struct Processes {
+    warehouse: Warehouse,
+    stream: crate::registry::Stream,
+}
+
+impl Processes {
+    async fn begin() -> Self {
+        let url = url::Url::parse("memory:///w/").expect("url");
+        let warehouse = Warehouse::open_with_store(url, Arc::new(object_store::memory::InMemory::new())).await.expect("warehouse");
+        let engine = Engine::builder().build_over(warehouse.clone()).await.expect("engine");
+        engine.execute(SHARED, &[]).await.expect("defined");
+        let stream = engine.inner.registry().streams["s"].clone();
+        Self { warehouse, stream }
+    }
+
+    /// A process that reads these partitions from where history has them, or from their first record.
+    async fn member(&self, reads: &[i32]) -> Pipeline {
+        let mut pipeline = Pipeline::open(&self.warehouse, "s", &self.stream, 1 << 20, false, reads).await.expect("opened");
+        pipeline.set_partition_count(2);
+        for partition in reads {
+            let name = format!("t/{partition}");
+            match pipeline.committed_offset(&name).await.expect("offset") {
+                Some(next) => pipeline.reads_from(&name, next),
+                None => pipeline.skip_to(&name, 0, false).await.expect("begun"),
+            }
+        }
+        pipeline
+    }
+
+    /// Records of one user at these seconds, from an offset on.
+    fn records(&self, user: &str, first: i64, seconds: &[i64]) -> crate::stream::decode::Decoded {
+        let options = crate::stream::decode::Options::default();
+        let mut lines = crate::stream::decode::JsonLines::try_new(self.stream.schema.clone(), &options, first).expect("lines");
+        for second in seconds {
+            let (minute, second) = (second / 60, second % 60);
+            lines.feed(format!("{{\"u\": \"{user}\", \"id\": 1, \"ts\": \"2024-05-01 00:{minute:02}:{second:02}\"}}\n").as_bytes());
+        }
+        lines.finish();
+        lines.take().expect("decoded")
+    }
+
+    async fn rows(&self) -> usize {
+        let reader = self.member(&[]).await;
+        let options = TableOptions { all_rows: true, ..TableOptions::default() };
+        let table = reader.history().table(Part::History, options).await.expect("table");
+        SessionContext::new().read_table(table).expect("read").count().await.expect("counted")
+    }
+}
+
+#[tokio::test]
+async fn a_partition_goes_from_one_process_to_another_with_its_offset_and_its_time() {
+    let processes = Processes::begin().await;
+    let mut a = processes.member(&[0, 1]).await;
+    a.stage("t/0", &processes.records("x", 0, &[600]), 1, 0).await.expect("staged");
+    a.flush().await.expect("committed");
+    // Commits of the other partition come behind it.
+    for offset in 0..3 {
+        a.stage("t/1", &processes.records("y", offset, &[1200 + offset]), offset + 1, 0).await.expect("staged");
+        a.flush().await.expect("committed");
+    }
+    let mut b = processes.member(&[0]).await;
+    assert_eq!(b.committed_offset("t/0").await.expect("offset"), Some(1));
+    // Late by the time of its own partition, not by that of the other.
+    let step = b.stage("t/0", &processes.records("x", 1, &[539, 540]), 3, 0).await.expect("staged");
+    assert_eq!((step.counts.late, step.counts.accepted), (1, 1));
+}
+
+#[tokio::test]
+async fn who_lost_a_partition_commits_nothing_of_it() {
+    let processes = Processes::begin().await;
+    let mut a = processes.member(&[0, 1]).await;
+    let mut b = processes.member(&[0]).await;
+    for process in [&mut a, &mut b] {
+        process.stage("t/0", &processes.records("x", 0, &[1, 2]), 2, 0).await.expect("staged");
+    }
+    b.flush().await.expect("committed");
+    assert_eq!(a.flush().await.expect_err("fenced").kind(), Kind::Closed);
+    assert_eq!(processes.rows().await, 2);
+
+    // One that comes to know history as it is, and goes on from where it was.
+    let mut a = processes.member(&[0, 1]).await;
+    b.stage("t/0", &processes.records("x", 2, &[3, 4]), 4, 0).await.expect("staged");
+    b.flush().await.expect("committed");
+    a.stage("t/1", &processes.records("y", 0, &[5]), 1, 0).await.expect("staged");
+    a.flush().await.expect("committed");
+    let again = a.stage("t/0", &processes.records("x", 2, &[3, 4]), 4, 0).await;
+    let error = match again {
+        Ok(_) => a.flush().await.expect_err("fenced"),
+        Err(e) => e,
+    };
+    assert_eq!(error.kind(), Kind::Closed);
+    assert_eq!(processes.rows().await, 5);
+}
+
+#[tokio::test]
+async fn what_is_not_read_from_the_topic_comes_before_or_behind_what_is() {
+    use crate::connect::ingest::PUSH;
+    use crate::stream::watermark::Granularity;
+    let processes = Processes::begin().await;
+    let (mut a, mut b) = (processes.member(&[0]).await, processes.member(&[1]).await);
+    b.stage("t/1", &processes.records("y", 0, &[1]), 1, 0).await.expect("staged");
+    b.flush().await.expect("committed");
+    a.stage("t/0", &processes.records("x", 0, &[1]), 1, 0).await.expect("staged");
+    a.flush().await.expect("committed");
+    // It does not remember what the other has read, and knows that.
+    assert!(a.remembers() < a.history().refresh().await.expect("refreshed"));
+
+    // Another reads on while a step is on its way.
+    let mut a = processes.member(&[0]).await;
+    assert_eq!(a.remembers(), a.history().refresh().await.expect("refreshed"));
+    let load = a.load("copy".into(), 0).await.expect("begun");
+    b.stage("t/1", &processes.records("y", 1, &[2]), 2, 0).await.expect("staged");
+    b.flush().await.expect("committed");
+    let error = load.commit(None).await.expect_err("come before");
+    assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+
+    // Behind it: a copy is one, and whoever had read it already begins anew.
+    let mut a = processes.member(&[0]).await;
+    b.stage("t/1", &processes.records("y", 2, &[3]), 3, 0).await.expect("staged");
+    let step = a.take(PUSH, processes.records("y", 0, &[2, 3]), Granularity::Call, None, 0).await.expect("taken");
+    assert_eq!((step.counts.duplicate, step.counts.accepted), (1, 1));
+    assert_eq!(b.flush().await.expect_err("begins anew").kind(), Kind::Closed);
+    let mut b = processes.member(&[1]).await;
+    let step = b.stage("t/1", &processes.records("y", 2, &[3]), 3, 0).await.expect("staged");
+    assert_eq!(step.counts.duplicate, 1);
+    b.flush().await.expect("committed");
+    assert_eq!(processes.rows().await, 4);
+
+    // A new column, too, is something that all begin anew for.
+    a.announce().await.expect("announced");
+    assert!(!b.is_overtaken().await.expect("asked"));
+    b.history().refresh().await.expect("refreshed");
+    assert!(b.is_overtaken().await.expect("asked"));
+}

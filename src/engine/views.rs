@@ -1,5 +1,6 @@
 //! The online states of views: built from history at the first use or at CREATE, kept up by every step of ingestion, rebuilt where a
-//! change could not be applied exactly.
+//! change could not be applied exactly. A view has one state, or, in a process that has some partitions of a stream that several share,
+//! one for each of them: then a partition's state comes and goes with it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock};
@@ -17,50 +18,131 @@ use super::Inner;
 use super::checkpoint::Known;
 use crate::connect::ingest::Changes;
 use crate::error::{Error, Result};
-use crate::history::{HistoryTable, Part, StreamHistory, TableOptions};
+use crate::history::{HistoryTable, Part as HistoryPart, StreamHistory, TableOptions};
 use crate::op::relation::batch::StreamScan;
 use crate::op::relation::stream::Change;
 use crate::op::window::View;
 use crate::op::window::stream::OnlineView;
 use crate::serve::scans::{HistoryScans, Pinned};
+use crate::stream::placement::Placement;
 
 /// How many batches of history are read ahead of what is applied: some hundred thousand rows.
 const BATCHES_AHEAD: usize = 16;
 
+/// What an online state is of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Slot {
+    /// The view.
+    pub(crate) view: String,
+    /// The partition whose entities it holds; `None`: all entities.
+    pub(crate) part: Option<Part>,
+}
+
+/// A partition as it was assigned to this process: when it comes again, it is another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Part {
+    /// Its number.
+    pub(crate) partition: i32,
+    /// The number of the assignment, counted over the process.
+    pub(crate) assignment: u64,
+}
+
+impl Slot {
+    /// The one state of a view.
+    pub(crate) fn whole(view: &str) -> Self {
+        Self { view: view.to_owned(), part: None }
+    }
+
+    /// The folder of its checkpoints, of the view's own.
+    pub(super) fn folder(&self, view: &str) -> String {
+        self.part.map_or_else(|| view.to_owned(), |part| part_folder(view, part.partition))
+    }
+}
+
+/// What belongs to one partition has a folder of its own: the names of views and streams have no dot before a letter.
+pub(super) fn part_folder(folder: &str, partition: i32) -> String {
+    format!("{folder}.p{partition}")
+}
+
+impl std::fmt::Display for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.part {
+            None => write!(f, "{}", self.view),
+            Some(part) => write!(f, "{} of partition {}", self.view, part.partition),
+        }
+    }
+}
+
+/// The rows that a state is of, where these are not all.
+#[derive(Debug, Clone)]
+pub(crate) struct Only {
+    stream: String,
+    placement: Placement,
+    partition: i32,
+}
+
+impl Only {
+    /// Of rows of a stream those that count.
+    pub(super) fn of(only: Option<&Self>, stream: &str, rows: RecordBatch) -> Result<RecordBatch> {
+        match only {
+            Some(only) if only.stream == stream => only.placement.rows_in(only.partition, &rows),
+            _ => Ok(rows),
+        }
+    }
+}
+
 /// Online states by view.
 #[derive(Debug, Default)]
 pub(crate) struct Views {
-    online: RwLock<BTreeMap<String, Arc<OnlineView>>>,
+    online: RwLock<BTreeMap<Slot, Arc<OnlineView>>>,
     /// Held while a view's state is made.
-    building: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    building: Mutex<BTreeMap<Slot, Arc<tokio::sync::Mutex<()>>>>,
     /// Their checkpoints.
     pub(super) known: Known,
 }
 
 impl Views {
-    pub(super) fn get(&self, name: &str) -> Option<Arc<OnlineView>> {
-        self.online.read().unwrap_or_else(|e| e.into_inner()).get(name).cloned()
+    pub(super) fn get(&self, slot: &Slot) -> Option<Arc<OnlineView>> {
+        self.online.read().unwrap_or_else(|e| e.into_inner()).get(slot).cloned()
     }
 
-    pub(super) fn put(&self, name: &str, view: Arc<OnlineView>) {
-        self.online.write().unwrap_or_else(|e| e.into_inner()).insert(name.to_owned(), view);
+    pub(super) fn put(&self, slot: &Slot, view: Arc<OnlineView>) {
+        self.online.write().unwrap_or_else(|e| e.into_inner()).insert(slot.clone(), view);
     }
 
-    fn building(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
-        self.building.lock().unwrap_or_else(|e| e.into_inner()).entry(name.to_owned()).or_default().clone()
+    fn building(&self, slot: &Slot) -> Arc<tokio::sync::Mutex<()>> {
+        self.building.lock().unwrap_or_else(|e| e.into_inner()).entry(slot.clone()).or_default().clone()
     }
 
-    pub(super) fn remove(&self, name: &str) {
-        self.online.write().unwrap_or_else(|e| e.into_inner()).remove(name);
+    /// Forgets the states of a view.
+    pub(super) fn remove(&self, view: &str) {
+        self.forget(|slot| slot.view == view);
     }
 
-    pub(super) fn reading(&self, stream: &str) -> Vec<(String, Arc<OnlineView>)> {
+    /// Forgets states that are of no more use.
+    pub(super) fn forget(&self, gone: impl Fn(&Slot) -> bool) {
+        self.online.write().unwrap_or_else(|e| e.into_inner()).retain(|slot, _| !gone(slot));
+        self.building.lock().unwrap_or_else(|e| e.into_inner()).retain(|slot, _| !gone(slot));
+    }
+
+    pub(super) fn reading(&self, stream: &str) -> Vec<(Slot, Arc<OnlineView>)> {
         let online = self.online.read().unwrap_or_else(|e| e.into_inner());
         online.iter().filter(|(_, v)| v.view.plan.streams().contains(&stream)).map(|(n, v)| (n.clone(), v.clone())).collect()
     }
 
-    pub(super) fn named(&self) -> Vec<(String, Arc<OnlineView>)> {
+    pub(super) fn named(&self) -> Vec<(Slot, Arc<OnlineView>)> {
         self.online.read().unwrap_or_else(|e| e.into_inner()).iter().map(|(n, v)| (n.clone(), v.clone())).collect()
+    }
+
+    /// The memory and the entities of each view, over all of its states.
+    pub(super) fn sizes(&self) -> BTreeMap<String, (usize, usize)> {
+        let mut sizes: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        for (slot, online) in self.named() {
+            let (bytes, entities) = sizes.entry(slot.view).or_default();
+            *bytes += online.memory_bytes();
+            *entities += online.entities();
+        }
+        sizes
     }
 
     pub(super) fn all(&self) -> Vec<Arc<OnlineView>> {
@@ -69,10 +151,57 @@ impl Views {
 }
 
 impl Inner {
-    /// The online state of a view; where it is not there, begun from a checkpoint or built from history.
+    /// The states that a view has in this process.
+    pub(super) fn slots(&self, name: &str) -> Vec<Slot> {
+        let whole = || vec![Slot::whole(name)];
+        let registry = self.registry();
+        let Some(defined) = registry.views.get(name) else { return whole() };
+        match registry.shared(&defined.view.plan) {
+            Some((stream, ..)) if self.is_member() => self.share(stream).map(|share| share.slots(name).collect()).unwrap_or_default(),
+            _ => whole(),
+        }
+    }
+
+    /// Makes the states that a view has in this process.
+    ///
+    /// - Errors: [`crate::error::Kind::Unavailable`] where its stream is shared and the group has not assigned anything yet.
+    pub(super) async fn ready(&self, name: &str) -> Result<()> {
+        let registry = self.registry();
+        let shared = registry.views.get(name).and_then(|v| registry.shared(&v.view.plan)).filter(|_| self.is_member());
+        if let Some((stream, ..)) = shared
+            && self.share(stream).is_none()
+        {
+            return Err(Error::unavailable(format!("the group has not shared out the partitions of stream \"{stream}\" yet")));
+        }
+        for slot in self.slots(name) {
+            self.online_of(&slot).await?;
+        }
+        Ok(())
+    }
+
+    /// The online state of a view that has one.
     pub(crate) async fn online(&self, name: &str) -> Result<Arc<OnlineView>> {
+        match self.slots(name).as_slice() {
+            [slot] if slot.part.is_none() => self.online_of(slot).await,
+            _ => Err(Error::invalid(format!("the online state of feature view \"{name}\" is shared out among processes"))),
+        }
+    }
+
+    /// The rows that a state is of; an error where its partition is another process's by now.
+    fn only(&self, slot: &Slot, view: &View) -> Result<Option<Only>> {
+        let Some(part) = slot.part else { return Ok(None) };
+        let registry = self.registry();
+        let shared = registry.shared(&view.plan).and_then(|(stream, ..)| Some((stream, self.share(stream)?)));
+        let shared = shared.filter(|(_, share)| share.part(part.partition) == Some(part));
+        let (stream, share) = shared.ok_or_else(|| Error::unavailable(format!("partition {} is moving; try again", part.partition)))?;
+        Ok(Some(Only { stream: stream.to_owned(), placement: share.placement, partition: part.partition }))
+    }
+
+    /// An online state; where it is not there, begun from a checkpoint or built from history.
+    pub(crate) async fn online_of(&self, slot: &Slot) -> Result<Arc<OnlineView>> {
+        let name = slot.view.as_str();
         let unknown = || Error::invalid(format!("unknown feature view \"{name}\""));
-        if let Some(online) = self.views.get(name) {
+        if let Some(online) = self.views.get(slot) {
             // Streams that another process writes are looked at anew; one's own are known.
             for stream in online.view.plan.streams().into_iter().filter(|s| !self.is_written(s)) {
                 self.stream(stream).await?;
@@ -82,13 +211,15 @@ impl Inner {
                 return Ok(online);
             }
         }
-        let building = self.views.building(name);
+        let building = self.views.building(slot);
         let _building = building.lock().await;
         let registry = self.registry();
         let defined = registry.views.get(name).ok_or_else(unknown)?;
-        if let Some(online) = self.views.get(name).filter(|v| !v.is_stale() && Arc::ptr_eq(&v.view, &defined.view)) {
+        if let Some(online) = self.views.get(slot).filter(|v| !v.is_stale() && Arc::ptr_eq(&v.view, &defined.view)) {
             return Ok(online);
         }
+        let only = self.only(slot, &defined.view)?;
+        let only = only.as_ref();
         let begun = Instant::now();
         // What history has is read while steps go on.
         let (mut histories, mut greatest) = (Vec::new(), None);
@@ -98,11 +229,11 @@ impl Inner {
             greatest = greatest.max(open.pipeline.greatest());
             histories.push((stream, open.pipeline.history().clone()));
         }
-        let recovered = self.recovered(name, defined, &histories, greatest).await;
-        let checkpoint = recovered.as_ref().and_then(|_| self.views.known.newest(name)).map(|newest| newest.epoch);
+        let recovered = self.recovered(slot, defined, &histories, greatest, only).await;
+        let checkpoint = recovered.as_ref().and_then(|_| self.views.known.newest(slot)).map(|newest| newest.epoch);
         let (mut online, versions) = match recovered {
             Some(recovered) => recovered,
-            None => self.built(&defined.view, &histories, greatest).await?,
+            None => self.built(&defined.view, &histories, greatest, only).await?,
         };
         // From here on no step may come between what is read of history and the first change that is applied.
         let mut held = self.hold(&sorted_streams(&online.view)).await?;
@@ -115,9 +246,9 @@ impl Inner {
         }
         let now: Vec<(String, StreamHistory)> = held.iter().map(|(name, open)| (name.clone(), open.pipeline.history().clone())).collect();
         greatest = held.iter().map(|(_, open)| open.pipeline.greatest()).max().flatten();
-        let followed = self.follow_history(&online, &versions, &now).await;
+        let followed = self.follow_history(&online, &versions, &now, only).await;
         if followed.is_err() || online.is_stale() {
-            (online, _) = self.built(&defined.view, &now, greatest).await?;
+            (online, _) = self.built(&defined.view, &now, greatest, only).await?;
         }
         online.saw(greatest);
         online.advance(self.horizon(&online.view, greatest));
@@ -125,7 +256,8 @@ impl Inner {
         for (stream, open) in &held {
             for changes in open.pipeline.staged_changes() {
                 if let Changes::Rows { gone, come } = changes {
-                    online.apply(&[Change { stream, rows: gone, gone: true }, Change { stream, rows: come, gone: false }])?;
+                    let (gone, come) = (Only::of(only, stream, gone.clone())?, Only::of(only, stream, come.clone())?);
+                    online.apply(&[Change { stream, rows: &gone, gone: true }, Change { stream, rows: &come, gone: false }])?;
                 }
             }
         }
@@ -133,8 +265,13 @@ impl Inner {
         if !Arc::ptr_eq(&self.registry().views.get(name).ok_or_else(unknown)?.view, &online.view) {
             return Err(Error::unavailable(format!("feature view \"{name}\" was defined anew; try again")));
         }
-        self.views.known.begun(name, checkpoint, begun);
-        self.views.put(name, online.clone());
+        self.views.known.begun(slot, checkpoint, begun);
+        self.views.put(slot, online.clone());
+        if let Err(moved) = self.only(slot, &online.view) {
+            // Whoever gave the partition up may have looked before it was put.
+            self.views.forget(|s| s == slot);
+            return Err(moved);
+        }
         Ok(online)
     }
 
@@ -144,20 +281,26 @@ impl Inner {
         view: &Arc<View>,
         histories: &[(String, StreamHistory)],
         greatest: Option<i64>,
+        only: Option<&Only>,
     ) -> Result<(Arc<OnlineView>, BTreeMap<String, i64>)> {
         let online = Arc::new(OnlineView::try_new(view.clone())?);
         online.saw(greatest);
         online.advance(self.horizon(&online.view, greatest));
         let pinned = |history: &StreamHistory| Pinned { history: history.clone(), version: history.version(), upto: None };
         let scans = HistoryScans { streams: histories.iter().map(|(name, history)| (name.clone(), pinned(history))).collect() };
-        bootstrap(&online, &scans, self.context.task_ctx()).await?;
+        bootstrap(&online, &scans, self.context.task_ctx(), only).await?;
         let versions = scans.streams.iter().map(|(name, pinned)| (name.clone(), pinned.version)).collect();
         Ok((online, versions))
     }
 
     /// The online state of a view where it is there and nobody else writes its streams.
     pub(crate) fn ready_view(&self, name: &str) -> Option<Arc<OnlineView>> {
-        let online = self.views.get(name).filter(|o| !o.is_stale())?;
+        self.ready_slot(&Slot::whole(name))
+    }
+
+    /// The same of one state.
+    pub(crate) fn ready_slot(&self, slot: &Slot) -> Option<Arc<OnlineView>> {
+        let online = self.views.get(slot).filter(|o| !o.is_stale())?;
         let written = self.written.read().unwrap_or_else(|e| e.into_inner());
         online.view.plan.streams().into_iter().all(|s| written.contains(s)).then(|| online.clone())
     }
@@ -179,17 +322,28 @@ impl Inner {
     /// Applies a step of a stream to the views that read it. The caller holds the stream's pipeline; the step is in history.
     pub(super) async fn apply(&self, stream: &str, history: &StreamHistory, greatest: Option<i64>, changes: &Changes) {
         let newest = newest(history, changes);
-        for (name, online) in self.views.reading(stream) {
+        let split = self.split(stream, changes);
+        for (slot, online) in self.views.reading(stream) {
             if online.is_stale() {
                 continue;
             }
+            let only = match self.only(&slot, &online.view) {
+                Ok(only) => only,
+                // It is another process's by now, and nobody asks this state any more.
+                Err(_) => continue,
+            };
+            let of_stream = only.as_ref().filter(|only| only.stream == stream);
             let applied = match changes {
-                Changes::Rows { gone, come } => {
-                    online.apply(&[Change { stream, rows: gone, gone: true }, Change { stream, rows: come, gone: false }])
-                }
+                Changes::Rows { gone, come } => match (&split, of_stream) {
+                    (Ok(Some(split)), Some(only)) => split.get(&only.partition).map_or(Ok(()), |[gone, come]| {
+                        online.apply(&[Change { stream, rows: gone, gone: true }, Change { stream, rows: come, gone: false }])
+                    }),
+                    (Ok(None) | Err(_), Some(_)) => Err(Error::internal("rows are not told apart by partition")),
+                    _ => online.apply(&[Change { stream, rows: gone, gone: true }, Change { stream, rows: come, gone: false }]),
+                },
                 Changes::Since(version) => {
                     online.begin_load();
-                    let applied = self.apply_since(&online, stream, history, *version).await;
+                    let applied = self.apply_since(&online, stream, history, *version, only.as_ref()).await;
                     // After an error it answers no more: the state is given up below.
                     if applied.is_ok() {
                         online.end_load();
@@ -208,14 +362,35 @@ impl Inner {
             online.saw(greatest);
             online.advance(self.horizon(&online.view, online.greatest()));
             if let Some(newest) = newest.filter(|_| !online.is_stale()) {
-                self.metrics.fresh(&name, self.now().saturating_sub(newest));
+                self.metrics.fresh(&slot.view, self.now().saturating_sub(newest));
             }
         }
     }
 
-    async fn apply_since(&self, online: &OnlineView, stream: &str, history: &StreamHistory, version: i64) -> Result<()> {
-        let table = history.table(Part::History, TableOptions { since: Some(version), all_rows: true, ..TableOptions::default() }).await?;
-        self.apply_table(online, stream, history, table).await
+    /// The rows of a step by partition, those that go and those that come, where the stream's states are.
+    fn split(&self, stream: &str, changes: &Changes) -> Result<Option<BTreeMap<i32, [RecordBatch; 2]>>> {
+        let (Some(share), Changes::Rows { gone, come }) = (self.share(stream), changes) else { return Ok(None) };
+        let nothing = || [gone.slice(0, 0), come.slice(0, 0)];
+        let mut split = BTreeMap::new();
+        for (place, rows) in [gone, come].into_iter().enumerate() {
+            for (partition, rows) in share.placement.split(rows)? {
+                split.entry(partition).or_insert_with(nothing)[place] = rows;
+            }
+        }
+        Ok(Some(split))
+    }
+
+    async fn apply_since(
+        &self,
+        online: &OnlineView,
+        stream: &str,
+        history: &StreamHistory,
+        version: i64,
+        only: Option<&Only>,
+    ) -> Result<()> {
+        let options = TableOptions { since: Some(version), all_rows: true, ..TableOptions::default() };
+        let table = history.table(HistoryPart::History, options).await?;
+        self.apply_table(online, stream, history, table, only).await
     }
 
     /// Applies all rows of a table of history as rows that come.
@@ -225,6 +400,7 @@ impl Inner {
         stream: &str,
         history: &StreamHistory,
         table: Arc<HistoryTable>,
+        only: Option<&Only>,
     ) -> Result<()> {
         let plan = self.context.read_table(table)?.create_physical_plan().await?;
         let (sender, mut receiver) = tokio::sync::mpsc::channel(BATCHES_AHEAD);
@@ -245,7 +421,7 @@ impl Inner {
         let mut batches = Vec::new();
         // Many batches at once: an entity's rows of all of them are applied together.
         while receiver.recv_many(&mut batches, BATCHES_AHEAD).await > 0 {
-            let rows = batches.drain(..).map(|batch| canonical(&batch, history)).collect::<Result<Vec<_>>>()?;
+            let rows = batches.drain(..).map(|batch| Only::of(only, stream, canonical(&batch, history)?)).collect::<Result<Vec<_>>>()?;
             let changes: Vec<Change<'_>> = rows.iter().map(|rows| Change { stream, rows, gone: false }).collect();
             online.apply(&changes)?;
         }
@@ -274,7 +450,12 @@ pub(super) fn sorted_streams(view: &View) -> Vec<String> {
 }
 
 /// Fills an empty state from history: right sides of joins before what they enrich, everything in bounded batches.
-pub(crate) async fn bootstrap(online: &OnlineView, scans: &HistoryScans, context: Arc<datafusion::execution::TaskContext>) -> Result<()> {
+pub(crate) async fn bootstrap(
+    online: &OnlineView,
+    scans: &HistoryScans,
+    context: Arc<datafusion::execution::TaskContext>,
+    only: Option<&Only>,
+) -> Result<()> {
     let plan = &online.view.plan;
     let mut order: Vec<Scan> = Vec::new();
     plan.relation.visit_scans(&mut |s| match order.iter_mut().find(|o| o.stream == s.stream) {
@@ -298,7 +479,8 @@ pub(crate) async fn bootstrap(online: &OnlineView, scans: &HistoryScans, context
         for partition in 0..physical.output_partitioning().partition_count() {
             let mut batches = physical.execute(partition, context.clone())?;
             while let Some(batch) = batches.next().await {
-                online.apply(&[Change { stream: &scan.stream, rows: &widen(&batch?, scan)?, gone: false }])?;
+                let rows = Only::of(only, &scan.stream, widen(&batch?, scan)?)?;
+                online.apply(&[Change { stream: &scan.stream, rows: &rows, gone: false }])?;
             }
         }
     }

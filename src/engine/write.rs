@@ -42,16 +42,21 @@ impl Inner {
         Ok(())
     }
 
-    /// A stream's pipeline, whose lease this process holds.
+    /// A stream's pipeline, whose lease this process holds; of a stream that several share, one that remembers what all of them have read.
     pub(super) async fn holding(&self, stream: &str) -> Result<OwnedMutexGuard<OpenStream>> {
         let mut open = self.stream(stream).await?.lock_owned().await;
+        let shared = open.pipeline.is_shared();
+        if shared {
+            self.settle(stream, &mut open).await?;
+            self.commit_staged(stream, &mut open).await?;
+        }
         let renew = self.now().saturating_sub(open.renewed) > LEASE_US / 3;
         if let Some(lease) = &open.lease {
             lease.check().await?;
             if renew {
                 lease.renew().await?;
             }
-        } else {
+        } else if !shared {
             let definition = self.definition(stream)?;
             let address = self.address.read().unwrap_or_else(|e| e.into_inner()).clone();
             let lease = self.warehouse.acquire(&definition.folder, address.as_deref(), self.clock.clone()).await?;
@@ -63,6 +68,10 @@ impl Inner {
             open.lease = Some(lease);
             self.written.write().unwrap_or_else(|e| e.into_inner()).insert(stream.to_owned());
         }
+        if shared {
+            // What the others have read counts; what they go on to read, the commit will meet.
+            self.catch_up(stream, &mut open).await?;
+        }
         if renew {
             open.renewed = self.now();
         }
@@ -73,7 +82,10 @@ impl Inner {
     /// Takes and renews the leases of all streams, so that what is served is kept up without a look at the store; a stream that another
     /// process writes is read as before.
     pub(super) async fn keep_leases(&self) {
-        let streams: Vec<String> = self.registry().streams.keys().cloned().collect();
+        let registry = self.registry();
+        // Of those that several processes share the group decides.
+        let streams = registry.streams.iter().filter(|(_, s)| s.key().is_none() || !self.is_member());
+        let streams: Vec<String> = streams.map(|(name, _)| name.clone()).collect();
         futures::future::join_all(streams.iter().map(|name| self.keep_lease(name))).await;
     }
 
@@ -97,7 +109,7 @@ impl Inner {
     }
 
     pub(super) async fn applied(&self, stream: &str, open: &OpenStream, step: Step) -> IngestCounts {
-        if let Some(changes) = &step.changes {
+        if let Some(changes) = step.changes.as_ref().filter(|_| !open.pipeline.is_shared() || self.is_current(stream, open)) {
             self.metrics.step(stream, &step.counts, open.pipeline.history().commit_took());
             self.apply(stream, open.pipeline.history(), open.pipeline.greatest(), changes).await;
         }

@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 
 use super::files::{DataFile, Files};
 use super::visible::Losers;
-use super::{DATE, Outcome, Part, Progress};
+use super::{DATE, Guard, Outcome, Part, Progress};
 use crate::error::{Error, Kind, Result};
 use crate::time::{Clock, SystemClock};
 use crate::warehouse::Warehouse;
@@ -107,6 +107,27 @@ struct OwnCommit {
     files: Vec<Arc<DataFile>>,
     removed: Vec<String>,
     transactions: Vec<(String, i64)>,
+}
+
+/// The application transactions of a commit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sources<'a> {
+    pub(super) progress: &'a [Progress],
+    pub(super) guards: &'a [Guard],
+    pub(super) notes: &'a [(String, i64)],
+}
+
+impl<'a> Sources<'a> {
+    /// Nothing but the progress of sources.
+    pub(super) fn of(progress: &'a [Progress]) -> Self {
+        Self { progress, guards: &[], notes: &[] }
+    }
+
+    /// Those that the commit sets.
+    fn moved(&self) -> impl Iterator<Item = (&'a str, i64)> {
+        let progress = self.progress.iter().map(|p| (p.app_id.as_str(), p.version));
+        progress.chain(self.notes.iter().map(|(app_id, version)| (app_id.as_str(), *version)))
+    }
 }
 
 /// What a commit does to the files of a table.
@@ -227,13 +248,13 @@ impl Table {
     }
 
     /// Commits files with their transactions, as soon as each source is where the commit expects it.
-    pub(super) async fn commit(&self, files: Vec<Add>, progress: &[Progress], info: Map<String, Value>) -> Result<Outcome> {
+    pub(super) async fn commit(&self, files: Vec<Add>, sources: Sources<'_>, info: Map<String, Value>) -> Result<Outcome> {
         for _ in 0..ATTEMPTS {
             let snapshot = self.current();
-            if let Some(superseded) = snapshot.superseded(progress).await? {
+            if let Some(superseded) = snapshot.superseded(sources.progress, sources.guards).await? {
                 return Ok(superseded);
             }
-            if let Some(version) = self.try_commit(&snapshot, files.clone(), progress, info.clone()).await? {
+            if let Some(version) = self.try_commit(&snapshot, files.clone(), sources, info.clone()).await? {
                 return Ok(Outcome::Committed { version });
             }
         }
@@ -245,11 +266,11 @@ impl Table {
         &self,
         snapshot: &Arc<Snapshot>,
         files: Vec<Add>,
-        progress: &[Progress],
+        sources: Sources<'_>,
         info: Map<String, Value>,
     ) -> Result<Option<i64>> {
         let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
-        self.put(snapshot, Change { removed: vec![], files, operation }, progress, info).await
+        self.put(snapshot, Change { removed: vec![], files, operation }, sources, info).await
     }
 
     /// Puts a commit as the version after `snapshot` by which files hold the rows of others, and no row changes; `None`, with the table's
@@ -273,10 +294,10 @@ impl Table {
         });
         let files = files.into_iter().map(|file| Add { data_change: false, ..file }).collect();
         let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
-        self.put(snapshot, Change { removed: removed.collect(), files, operation }, &[], info).await
+        self.put(snapshot, Change { removed: removed.collect(), files, operation }, Sources::of(&[]), info).await
     }
 
-    async fn put(&self, snapshot: &Arc<Snapshot>, change: Change, progress: &[Progress], info: Map<String, Value>) -> Result<Option<i64>> {
+    async fn put(&self, snapshot: &Arc<Snapshot>, change: Change, sources: Sources<'_>, info: Map<String, Value>) -> Result<Option<i64>> {
         let Change { removed, files, operation } = change;
         let version = snapshot.version + 1;
         let number = to_delta(version).ok_or_else(|| self.no_version(version))?;
@@ -284,7 +305,7 @@ impl Table {
         let gone = removed.iter().map(|file| file.path.clone()).collect();
         let mark = uuid::Uuid::new_v4();
         let metadata = [(MARK_KEY.to_owned(), json!(mark.to_string())), (INFO_KEY.to_owned(), Value::Object(info))];
-        let transactions = progress.iter().map(|p| Transaction::new(&p.app_id, p.version)).collect();
+        let transactions = sources.moved().map(|(app_id, version)| Transaction::new(app_id, version)).collect();
         let actions = removed.into_iter().map(Action::Remove).chain(files.into_iter().map(Action::Add)).collect();
         let data = CommitData::new(actions, operation, HashMap::from(metadata), transactions);
         let bytes = data.get_bytes().map_err(|e| delta_error(&self.name, e.into()))?;
@@ -305,7 +326,7 @@ impl Table {
             }
         }
         self.warehouse.sync(vec![log_entry(&self.path, number)]).await?;
-        let transactions = progress.iter().map(|p| (p.app_id.clone(), p.version)).collect();
+        let transactions = sources.moved().map(|(app_id, version)| (app_id.to_owned(), version)).collect();
         let mut own = snapshot.own.clone();
         own.push(Arc::new(OwnCommit { version, files: added, removed: gone, transactions }));
         self.advance(Snapshot::new(Arc::clone(&snapshot.base), own));
@@ -517,11 +538,12 @@ impl Snapshot {
     }
 
     /// The first source that is not where a commit expects it.
-    pub(super) async fn superseded(&self, progress: &[Progress]) -> Result<Option<Outcome>> {
-        for source in progress {
-            let found = self.transaction_version(&source.app_id).await?;
-            if found != source.expected {
-                return Ok(Some(Outcome::Superseded { app_id: source.app_id.clone(), found }));
+    pub(super) async fn superseded(&self, progress: &[Progress], guards: &[Guard]) -> Result<Option<Outcome>> {
+        let moved = progress.iter().map(|p| (&p.app_id, p.expected));
+        for (app_id, expected) in moved.chain(guards.iter().map(|g| (&g.app_id, g.expected))) {
+            let found = self.transaction_version(app_id).await?;
+            if found != expected {
+                return Ok(Some(Outcome::Superseded { app_id: app_id.clone(), found }));
             }
         }
         Ok(None)

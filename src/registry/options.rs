@@ -12,6 +12,7 @@ use asof_sql::codes;
 use self::format::{FormatOptions, format_options};
 use self::kafka::{Given, KafkaOptions};
 use crate::stream::decode::{MessageFormat, TimeUnit};
+use crate::stream::placement::Partitioner;
 
 /// How a stream is fed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,8 +42,10 @@ pub struct StreamOptions {
     pub time_unit: Option<TimeUnit>,
     /// How far past the moment it was taken an event may lie, microseconds.
     pub max_future_skew: Option<i64>,
-    /// The columns that producers partition by.
-    pub key: Vec<String>,
+    /// The column that producers partition by, where several processes share the stream.
+    pub key: Option<String>,
+    /// How they do.
+    pub partitioner: Option<Partitioner>,
     /// How its records are written.
     pub records: FormatOptions,
 }
@@ -66,10 +69,15 @@ impl StreamOptions {
     }
 }
 
-const KNOWN: &[&str] = &["connector", "path", "format", "mode", "time_unit", "max_future_skew", "key"];
+const KNOWN: &[&str] = &["connector", "path", "format", "mode", "time_unit", "max_future_skew", "key", "partitioner"];
 
 /// What each connector reads.
 const FILE_FORMATS: &[&str] = &["json", "csv", "parquet"];
+
+/// Whether an option is only for a stream that is read from Kafka.
+fn of_kafka(key: &str) -> bool {
+    Given::owns(key) || ["key", "partitioner"].contains(&key)
+}
 
 /// Reads the options of `CREATE STREAM` or `ALTER STREAM ... SET` over what is set already.
 pub fn stream_options(mut options: StreamOptions, entries: &[OptionEntry]) -> Result<StreamOptions, Vec<Diagnostic>> {
@@ -112,8 +120,12 @@ pub fn stream_options(mut options: StreamOptions, entries: &[OptionEntry]) -> Re
                 Some(d) => options.max_future_skew = Some(d),
                 None => invalid("a duration, as '10 minutes'"),
             },
-            ("key", Some(k)) => options.key = k.split(',').map(|c| c.trim().to_owned()).collect(),
-            ("key", None) => invalid("a string of column names"),
+            ("key", Some(k)) => options.key = Some(k.trim().to_owned()),
+            ("key", None) => invalid("the name of a column"),
+            ("partitioner", name) => match name.and_then(Partitioner::find) {
+                Some(partitioner) => options.partitioner = Some(partitioner),
+                None => invalid("'murmur2', 'crc32' or 'fnv1a'"),
+            },
             _ if Given::owns(key) => errors.extend(given.take(entry).err()),
             _ => errors.push(unknown_option(key, entry.key_span, &[KNOWN, kafka::KNOWN].concat())),
         }
@@ -121,12 +133,12 @@ pub fn stream_options(mut options: StreamOptions, entries: &[OptionEntry]) -> Re
     let at = |wanted: &dyn Fn(&str) -> bool| entries.iter().find(|e| wanted(&e.key));
     // An option that the connector would pass over is refused.
     let (formats, foreign): (_, &dyn Fn(&str) -> bool) = match connector.as_str() {
-        "file" => (FILE_FORMATS, &Given::owns),
+        "file" => (FILE_FORMATS, &of_kafka),
         "kafka" => (MessageFormat::NAMES, &|key| ["path", "mode"].contains(&key)),
-        _ => (&[][..], &|key| ["path", "mode", "format"].contains(&key) || Given::owns(key)),
+        _ => (&[][..], &|key| ["path", "mode", "format"].contains(&key) || of_kafka(key)),
     };
     if let Some(entry) = at(foreign) {
-        let owner = if Given::owns(&entry.key) { "kafka" } else { "file" };
+        let owner = if of_kafka(&entry.key) { "kafka" } else { "file" };
         let message = match entry.key.as_str() {
             "format" => "option \"format\" belongs to a connector".to_owned(),
             key => format!("option \"{key}\" belongs to connector \"{owner}\""),

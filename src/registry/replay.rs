@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::changes::with_changes;
 use super::options::stream_options;
+use super::shared::{check_kept, check_stream, check_view};
 use super::{DefinedView, ExternalTable, Registry, Stream, StreamOptions};
 use crate::error::{Error, Result};
 use crate::history::folder_name;
@@ -110,6 +111,7 @@ impl Registry {
                     }
                 }
                 let plan = bind_feature_view(c, self)?;
+                check_view(self, &plan, c.name.span)?;
                 let old = self.views.get(&c.name.value);
                 if let Some(old) = old {
                     check_replaceable(&old.view.plan, &plan, c.name.span)?;
@@ -165,8 +167,10 @@ impl Registry {
                 let column = match &a.action {
                     AlterAction::SetOptions(entries) => {
                         let before = changes(&stream.options);
+                        check_kept(entries)?;
                         stream.options = stream_options(stream.options, entries)?;
                         checked(&stream.options, &stream.schema, a.name.span)?;
+                        check_stream(&stream.options, &stream.info, entries, a.name.span)?;
                         if changes(&stream.options) != before {
                             // The columns and the identity would be others.
                             let what = format!("stream \"{}\" cannot change to or from format \"debezium\"", a.name.value);
@@ -275,6 +279,7 @@ impl Registry {
         let info = StreamInfo { name: c.name.value.clone(), columns, primary_key, event_time, disorder: c.watermark.disorder_us };
         let schema = schema_of(&info).map_err(|e| vec![Diagnostic::error(codes::E0402, c.name.span, e.to_string())])?;
         checked(&options, &schema, c.name.span)?;
+        check_stream(&options, &info, &c.options, c.name.span)?;
         // A name that is used again is a new lineage, in a new folder.
         let mut lineage = 0;
         let mut folder = folder_name(&c.name.value, lineage);

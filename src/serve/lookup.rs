@@ -1,5 +1,6 @@
 //! `FOR ENTITY`: features of given entities at one instant, from the online state or, for earlier instants, from history.
 
+mod elsewhere;
 mod plan;
 
 use std::sync::Arc;
@@ -20,9 +21,11 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::collect;
 
+pub(crate) use self::elsewhere::Peers;
 use self::plan::Item;
 pub(crate) use self::plan::LookupPlan;
 use crate::engine::Inner;
+use crate::engine::views::Slot;
 use crate::error::{Error, Result};
 use crate::op::window::batch::{FeatureJoinExec, ViewJoin};
 use crate::op::window::{View, check_readable, entity_column};
@@ -93,7 +96,7 @@ pub(crate) async fn planned(
         for i in &asked.entity {
             unknown.iter_mut().zip(&given.unknown[*i]).for_each(|(u, x)| *u |= *x);
         }
-        let (features, note) = features(engine, &asked.name, &asked.view, &keys, &unknown, at).await?;
+        let (features, note) = features(engine, &asked.name, &asked.view, &keys, &unknown, at, false).await?;
         notes.extend(note);
         columns.extend(keys.into_iter().chain(features));
         columns.push(crate::op::relation::utc(vec![at.at; rows].into()));
@@ -287,7 +290,8 @@ async fn instant(engine: &Inner, at: &AstInstant, params: &[ScalarValue]) -> Res
 /// How often the online state is read anew, where writes came in between, before history answers.
 const READS_MAX: usize = 4;
 
-/// The features of one view for all entities, and what is to be said of where they come from.
+/// The features of one view for all entities, and what is to be said of where they come from. `here`: an entity that another process has is
+/// an error that says which.
 pub(crate) async fn features(
     engine: &Inner,
     name: &str,
@@ -295,10 +299,48 @@ pub(crate) async fn features(
     keys: &[ArrayRef],
     unknown: &[bool],
     at: Instant,
+    here: bool,
 ) -> Result<(Vec<ArrayRef>, Option<String>)> {
-    let path = engine.settings.read_path;
+    match elsewhere::shared(engine, view) {
+        Some(shared) => shared.features(engine, view, keys, unknown, at, here).await,
+        None => of_slot(engine, &Slot::whole(name), view, keys, unknown, at).await,
+    }
+}
+
+/// The address of the one other process that has all entities of a look-up; `None` where there is no such, or where they are here.
+pub(crate) async fn served_at(engine: &Inner, plan: &LookupPlan, f: &ForEntity, params: Parameters<'_>) -> Option<String> {
+    let shared: Vec<_> = plan.asked.iter().map(|asked| elsewhere::shared(engine, &asked.view)).collect::<Option<_>>()?;
+    let given = key_columns(f, plan, params).ok()?;
+    let mut found = None;
+    for (asked, shared) in plan.asked.iter().zip(shared) {
+        let keys: Vec<ArrayRef> = asked.entity.iter().map(|i| given.arrays[*i].clone()).collect();
+        let unknown = vec![false; keys.first().map_or(0, |k| k.len())];
+        let address = shared.served_at(engine, &keys, &unknown).await?;
+        if found.replace(address.clone()).is_some_and(|before| before != address) {
+            return None;
+        }
+    }
+    found
+}
+
+/// The same of the entities of one view.
+pub(crate) async fn keys_served_at(engine: &Inner, view: &View, keys: &[ArrayRef]) -> Option<String> {
+    let unknown = vec![false; keys.first().map_or(0, |k| k.len())];
+    elsewhere::shared(engine, view)?.served_at(engine, keys, &unknown).await
+}
+
+/// The features of entities of one state.
+async fn of_slot(
+    engine: &Inner,
+    slot: &Slot,
+    view: &Arc<View>,
+    keys: &[ArrayRef],
+    unknown: &[bool],
+    at: Instant,
+) -> Result<(Vec<ArrayRef>, Option<String>)> {
+    let (path, name) = (engine.settings.read_path, slot.view.as_str());
     if path != ReadPath::History {
-        let mut online = engine.online(name).await?;
+        let mut online = engine.online_of(slot).await?;
         for _ in 0..READS_MAX {
             if !Arc::ptr_eq(&online.view, view) {
                 return Err(Error::unavailable(format!("feature view \"{name}\" was defined anew; try again")));
@@ -309,7 +351,7 @@ pub(crate) async fn features(
             if !online.answers(at.at) && !online.is_stale() {
                 break;
             }
-            online = engine.online(name).await?;
+            online = engine.online_of(slot).await?;
         }
         if path == ReadPath::Online {
             if at.at >= online.horizon() {
@@ -335,8 +377,13 @@ pub(crate) fn features_now(
     unknown: &[bool],
     at: Instant,
 ) -> Option<Result<Vec<ArrayRef>>> {
-    let online = engine.ready_view(name).filter(|o| Arc::ptr_eq(&o.view, view))?;
-    if engine.settings.read_path == ReadPath::History { None } else { online.read(keys, unknown, at) }
+    if engine.settings.read_path == ReadPath::History {
+        return None;
+    }
+    match engine.ready_view(name).filter(|o| Arc::ptr_eq(&o.view, view)) {
+        Some(online) => online.read(keys, unknown, at),
+        None => elsewhere::shared(engine, view)?.features_now(engine, view, keys, unknown, at),
+    }
 }
 
 /// The same features by the batch path.

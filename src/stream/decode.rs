@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
+use super::placement::Placement;
 use super::schema::StreamSchema;
 use crate::error::{Error, Result};
 
@@ -102,11 +103,13 @@ pub struct Options {
     pub latest_us: Option<i64>,
     /// Columns by name that JSON and Avro hold in another place than the field of the column's name.
     pub paths: Vec<(String, FieldPath)>,
+    /// Where the records lie that are read, and the partition that they are read from: one that its key puts elsewhere is rejected.
+    pub placed: Option<(Placement, i32)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { time_unit: None, record_bytes_max: 16 * 1024 * 1024, depth_max: 128, latest_us: None, paths: Vec::new() }
+        Self { time_unit: None, record_bytes_max: 16 * 1024 * 1024, depth_max: 128, latest_us: None, paths: Vec::new(), placed: None }
     }
 }
 

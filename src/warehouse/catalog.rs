@@ -48,6 +48,11 @@ impl CatalogLog {
         Ok(if put { Append::Done } else { Append::Conflict })
     }
 
+    /// Whether there is an entry of this number. Cost: one small request.
+    pub async fn has(&self, sequence: u64) -> Result<bool> {
+        Ok(self.warehouse.get(&path_of(sequence)).await?.is_some())
+    }
+
     /// All entries in order.
     ///
     /// - Errors: [`crate::error::Kind::Data`] naming the file, for a number that is missing, a file that does not belong there or one

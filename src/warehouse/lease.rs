@@ -54,7 +54,7 @@ impl Holder {
     }
 
     /// Whether the process is known to have ended: it ran on this machine since its last boot, and is not there any more.
-    fn is_dead(&self) -> bool {
+    pub fn is_dead(&self) -> bool {
         let here = read_line("/proc/sys/kernel/hostname").unwrap_or_default();
         let Some((machine_then, started_then)) = self.identity.rsplit_once('/') else { return false };
         if self.host != here || machine_then != machine() || started_then.is_empty() {
@@ -115,11 +115,20 @@ impl Warehouse {
     ///
     /// - Errors: [`crate::error::Kind::Unavailable`] naming who holds it and how to connect to it.
     pub async fn acquire(&self, name: &str, connect: Option<&str>, clock: Arc<dyn Clock>) -> Result<Lease> {
+        self.take(name, connect, clock, false).await
+    }
+
+    /// The same whoever holds it, where something else has said that it is this process's: a consumer group, of a partition.
+    pub async fn take_over(&self, name: &str, connect: Option<&str>, clock: Arc<dyn Clock>) -> Result<Lease> {
+        self.take(name, connect, clock, true).await
+    }
+
+    async fn take(&self, name: &str, connect: Option<&str>, clock: Arc<dyn Clock>, whoever_holds_it: bool) -> Result<Lease> {
         let holder = Holder::this_process(connect);
         for _ in 0..ATTEMPTS {
             let epochs = self.lease_epochs(name).await?;
             let last = epochs.last().copied();
-            if let Some(epoch) = last {
+            if let Some(epoch) = last.filter(|_| !whoever_holds_it) {
                 let Some(record) = self.lease_record(name, epoch).await? else { continue };
                 if record.is_held(clock.now().0) {
                     return Err(Error::unavailable(format!("\"{name}\" is written by {}", record.holder)));
@@ -199,7 +208,7 @@ impl Lease {
     }
 
     /// Gives the lease back, so that the next process need not wait.
-    pub async fn release(self) -> Result<()> {
+    pub async fn release(&self) -> Result<()> {
         match self.check().await {
             Ok(()) => self.write(true).await,
             Err(e) if e.kind() == crate::error::Kind::Closed => Ok(()),

@@ -17,7 +17,7 @@ use super::{READERS_MAX, Shared};
 use crate::error::Error;
 use crate::op::window::{View, check_readable, entity_column};
 use crate::registry::Registry;
-use crate::serve::lookup::{features, features_now};
+use crate::serve::lookup::{features, features_now, keys_served_at};
 
 /// What a reader is kept under: the views and the features, as they were asked for.
 pub(super) type ReaderKey = (Vec<String>, Vec<String>);
@@ -185,7 +185,20 @@ impl FeatureReader for Reader {
         self.outdated.load(Ordering::Relaxed)
     }
 
-    async fn read(&self, given: Vec<ArrayRef>, at: At) -> Outcome<Features> {
+    async fn served_at(&self, keys: &[ArrayRef]) -> Option<String> {
+        let mut found = None;
+        for asked in &self.views {
+            let own = asked.entity.iter().map(|i| entity_keys(self.keys.field(*i), keys.get(*i)?).ok().map(|(key, _)| key));
+            let own: Vec<ArrayRef> = own.collect::<Option<_>>()?;
+            let address = keys_served_at(&self.shared.engine.inner, &asked.view, &own).await?;
+            if found.replace(address.clone()).is_some_and(|before| before != address) {
+                return None;
+            }
+        }
+        found
+    }
+
+    async fn read(&self, given: Vec<ArrayRef>, at: At, here: bool) -> Outcome<Features> {
         let engine = &self.shared.engine;
         let at = match at {
             At::Now => Instant { at: engine.inner.now(), strict: false },
@@ -205,7 +218,7 @@ impl FeatureReader for Reader {
                 // From history, or from a state that is built first: not on this runtime.
                 None => {
                     let (engine, name, view) = (engine.clone(), asked.name.clone(), asked.view.clone());
-                    let work = async move { Ok(features(&engine.inner, &name, &view, &own, &unknown, at).await?) };
+                    let work = async move { Ok(features(&engine.inner, &name, &view, &own, &unknown, at, here).await?) };
                     let (values, note) = self.shared.work.read(work).await?;
                     notes.extend(note);
                     values

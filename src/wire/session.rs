@@ -28,8 +28,9 @@ impl WireSession {
         match reply {
             Reply::Done { message, counts } => Answer::Done { message, counts: counts.map(Into::into) },
             Reply::Rows(rows) => {
-                let (schema, unordered, shared) = (rows.schema.clone(), rows.unordered, self.shared.clone());
-                Answer::Rows(Rows { schema, unordered, start: Box::new(move || shared.work.rows(rows)) })
+                let (schema, unordered, location) = (rows.schema.clone(), rows.unordered, rows.location.clone());
+                let shared = self.shared.clone();
+                Answer::Rows(Rows { schema, unordered, location, start: Box::new(move || shared.work.rows(rows)) })
             }
         }
     }

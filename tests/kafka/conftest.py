@@ -18,37 +18,11 @@ from server import Server
 from world import World
 
 NUMBERS = itertools.count()
-LEFT_OUT = []
 
 
 def pytest_configure(config):
     """Told to end, the tests end what they started."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    config.addinivalue_line("markers", "waits(what): a test of what is not built yet; $ASOF_TEST_WAITING=1 runs these too")
-
-
-def pytest_collection_modifyitems(config, items):
-    """What waits for a part that is not built is left out, and said; it neither passes nor fails."""
-    if os.environ.get("ASOF_TEST_WAITING"):
-        return
-    waiting = [item for item in items if item.get_closest_marker("waits")]
-    items[:] = [item for item in items if item not in waiting]
-    config.hook.pytest_deselected(items=waiting)
-    left_out = [f"left out: {item.nodeid} waits for {item.get_closest_marker('waits').args[0]}" for item in waiting]
-    LEFT_OUT.extend(left_out)
-    if hasattr(config, "workeroutput"):
-        config.workeroutput["left_out"] = left_out
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node):
-    """What a worker left out, told by the process that has a terminal."""
-    LEFT_OUT.extend(line for line in getattr(node, "workeroutput", {}).get("left_out", []) if line not in LEFT_OUT)
-
-
-def pytest_terminal_summary(terminalreporter):
-    for line in LEFT_OUT:
-        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,8 @@ def resume_past_the_gap(stream):
 
 # Where a stream is stored, and the hidden columns there.
 HISTORY, LATE, REJECTED = "streams", "late", "rejected"
+# The application transactions that hold the next offset of a partition are called this and its name.
+OFFSETS = "asof/partition/"
 PARTITION, OFFSET, RAW, REASON = "_partition", "_offset", "raw", "reason"
 HIDDEN = {"_partition", "_offset", "_arrived_at", "_revision", "_date"}
 

@@ -69,7 +69,7 @@ class Server:
             text=True,
             env={**ENVIRONMENT, "ASOF_LOG": "warn,asof=info", **crash, **(env or {})},
         )
-        self.drain = threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True)
+        self.drain = threading.Thread(target=self.drained, daemon=True)
         self.drain.start()
         if wait:
             try:
@@ -77,6 +77,13 @@ class Server:
             except BaseException:
                 self.end(signal.SIGKILL)
                 raise
+
+    def drained(self):
+        """Keeps what the process says, for messages and, as long as the folder is there, for people."""
+        with open(self.folder / "log", "w", buffering=1) as file:
+            for line in self.process.stderr:
+                self.lines.append(line)
+                file.write(line)
 
     @property
     def log(self):

@@ -278,6 +278,7 @@ class World:
     def offsets(self):
         """The next offset of each partition, by the history table itself."""
         found = self.tables[dialect.HISTORY].refresh().transactions()
+        found = {a.removeprefix(dialect.OFFSETS): v for a, v in found.items() if a.startswith(dialect.OFFSETS)}
         return {p: v for p, v in ((dialect.partition_number(a), v) for a, v in found.items()) if p is not None}
 
     def caught_up(self, server=None, seconds=90.0):

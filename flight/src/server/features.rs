@@ -33,7 +33,7 @@ async fn answer(
     with_keys: bool,
 ) -> Outcome<FlightData> {
     let schema = &reader.layout(with_keys).schema;
-    let features = reader.read(keys, request.at).await?;
+    let features = reader.read(keys, request.at, request.here).await?;
     let before = if with_keys { features.keys } else { vec![] };
     let columns: Vec<ArrayRef> = before.into_iter().chain(features.columns).collect();
     let message = batch_message(&plain_batch(&columns, rows, schema)?)?;
@@ -44,15 +44,21 @@ async fn answer(
 }
 
 impl Core {
-    /// What a client learns that asks for the information first: the ticket is what it sent.
+    /// What a client learns that asks for the information first: the ticket is what it sent, and where another process has all of the
+    /// entities, that is where it is pulled.
     pub(super) async fn features_info(
         &self,
         connection: &Connection,
         request: &FeatureRequest,
+        keys: &KeyLists,
         descriptor: FlightDescriptor,
     ) -> Outcome<FlightInfo> {
         let reader = connection.session.reader(request).await?;
-        let endpoint = FlightEndpoint::new().with_ticket(Ticket::new(descriptor.cmd.clone()));
+        let keys = key_arrays(keys, reader.keys(), &request.text, self.limits.keys)?;
+        let mut endpoint = FlightEndpoint::new().with_ticket(Ticket::new(descriptor.cmd.clone()));
+        if let Some(address) = reader.served_at(&keys).await {
+            endpoint = endpoint.with_location(address).with_location(super::sql::REUSE_CONNECTION);
+        }
         super::sql::info(&reader.layout(true).schema, vec![endpoint], descriptor)
     }
 

@@ -214,7 +214,12 @@ mod tests {
     fn rows(n: i64) -> Rows {
         let batch = |i: i64| RecordBatch::try_from_iter([("i", Arc::new(Int64Array::from(vec![i])) as ArrayRef)]).unwrap();
         let schema = batch(0).schema();
-        Rows { schema, start: Box::new(move || futures::stream::iter((0..n).map(move |i| Ok(batch(i)))).boxed()), unordered: true }
+        Rows {
+            schema,
+            start: Box::new(move || futures::stream::iter((0..n).map(move |i| Ok(batch(i)))).boxed()),
+            unordered: true,
+            location: None,
+        }
     }
 
     fn value(batch: &RecordBatch) -> i64 {

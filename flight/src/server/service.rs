@@ -71,7 +71,7 @@ impl Service {
         if is_ours(&descriptor.cmd) {
             return match TicketRequest::parse(&descriptor.cmd)? {
                 TicketRequest::Sql(sql) => core.query(connection, sql.sql.clone(), sql.parameters()?, descriptor).await,
-                TicketRequest::Features(request, _) => core.features_info(connection, &request, descriptor).await,
+                TicketRequest::Features(request, keys) => core.features_info(connection, &request, &keys, descriptor).await,
             };
         }
         if descriptor.cmd.is_empty() {

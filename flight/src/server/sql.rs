@@ -24,10 +24,13 @@ use super::Core;
 use super::connection::{Connection, Statement};
 use super::results::ResultId;
 use super::service::{Answers, command};
-use crate::backend::{Answer, PutCounts};
+use crate::backend::{Answer, PutCounts, Rows};
 use crate::ipc::{plain_batch, plain_schema};
-use crate::request::VERSION;
+use crate::request::{REQUEST_BYTES_MAX, SqlRequest, TicketRequest, VERSION};
 use crate::status::{Failure, Outcome, Remedy};
+
+/// The location that stands for the connection on which it is told, for a client that cannot reach the other.
+pub(super) const REUSE_CONNECTION: &str = "arrow-flight-reuse-connection://?";
 
 /// The handle of what was done and has no rows.
 const DONE: &[u8] = b"done";
@@ -99,7 +102,16 @@ impl Core {
         parameters: Option<RecordBatch>,
         descriptor: FlightDescriptor,
     ) -> Outcome<FlightInfo> {
+        let ticket = parameters.is_none().then(|| TicketRequest::Sql(SqlRequest { sql: sql.clone(), params: vec![] }).to_bytes());
         match connection.session.run(sql, parameters).await? {
+            Answer::Rows(Rows { location: Some(address), schema, .. }) if ticket.as_ref().is_some_and(|t| t.len() <= REQUEST_BYTES_MAX) => {
+                // Pulled here it would be asked for there all the same.
+                let endpoint = FlightEndpoint::new()
+                    .with_ticket(Ticket::new(ticket.unwrap_or_default()))
+                    .with_location(address)
+                    .with_location(REUSE_CONNECTION);
+                info(&plain_schema(&schema), vec![endpoint], descriptor)
+            }
             Answer::Rows(rows) => {
                 let endpoints = if rows.unordered { self.limits.endpoints.clamp(1, 255) } else { 1 };
                 let (id, schema) = self.results.add(rows, endpoints)?;

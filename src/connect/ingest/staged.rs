@@ -32,6 +32,8 @@ pub(super) struct Staged {
     tried: bool,
     /// The offsets that history holds since somebody asked.
     flushed: BTreeMap<String, i64>,
+    /// Where the records begin that come next of each partition: what history then has to hold.
+    heads: BTreeMap<String, i64>,
 }
 
 /// One partition: the offset that history holds, and the one behind what is staged.
@@ -45,6 +47,11 @@ impl Staged {
     pub(super) fn is_empty(&self) -> bool {
         self.sources.is_empty()
     }
+
+    /// The partitions that something is staged of.
+    pub(super) fn partitions(&self) -> impl Iterator<Item = &str> {
+        self.sources.keys().map(String::as_str)
+    }
 }
 
 impl Pipeline {
@@ -56,16 +63,21 @@ impl Pipeline {
             // What may be in history is not added to, so that it can be told whether it is.
             self.flush().await?;
         }
-        // Looked up here, where it may fail without a trace; below it is known.
-        self.committed_offset(partition).await?;
-        let Sorted { counts, stored, late, rejected, accepted } = self.sort_out(partition, decoded, Granularity::Record, now).await?;
-        let committed = match self.staged.sources.get(partition) {
-            Some(source) => source.committed,
+        // What was known when reading began: history may have gone on since by another process's hand.
+        let committed = match self.staged.heads.get(partition) {
+            Some(head) => Some(*head),
             None => self.committed_offset(partition).await?,
         };
+        let first = decoded.offsets.iter().copied().chain(decoded.rejected.iter().map(|r| r.offset)).min();
+        if first.zip(committed).is_some_and(|(first, committed)| first < committed) {
+            return Err(Error::closed(format!("another process has gone on reading partition \"{partition}\"")));
+        }
+        let Sorted { counts, stored, late, rejected, accepted } = self.sort_out(partition, decoded, Granularity::Record, now).await?;
         self.noted(&accepted.come)?;
         self.forget();
         let staged = &mut self.staged;
+        // What was staged before may have been committed meanwhile, so that history could decide.
+        let committed = staged.heads.get(partition).copied().or(committed);
         staged.sources.entry(partition.to_owned()).or_insert(Source { committed, next }).next = next;
         for (rows, into) in [(stored, &mut staged.accepted), (late, &mut staged.late), (rejected, &mut staged.rejected)] {
             if rows.num_rows() > 0 {
@@ -89,6 +101,19 @@ impl Pipeline {
         }
         self.staged.since.get_or_insert_with(Instant::now);
         self.flush().await
+    }
+
+    /// Says that the records of a partition are read from `next` on: if history goes on from elsewhere when they are committed, another
+    /// process has read them.
+    pub fn reads_from(&mut self, partition: &str, next: i64) {
+        self.staged.heads.insert(partition.to_owned(), next);
+    }
+
+    /// Takes the place of a pipeline of the same stream: what is read goes on where it was.
+    pub fn take_place_of(mut self, old: &mut Self) {
+        self.staged.heads = std::mem::take(&mut old.staged.heads);
+        self.keep_partition_count(old);
+        *old = self;
     }
 
     /// Whether what is staged may be in history already.
@@ -130,7 +155,10 @@ impl Pipeline {
         if !self.staged.gaps.is_empty() {
             info.insert("gaps".into(), Value::Array(self.staged.gaps.clone()));
         }
+        let (guards, notes) = self.among_others();
         let commit = Commit {
+            guards,
+            notes,
             accepted: self.staged.accepted.clone(),
             late: self.staged.late.clone(),
             rejected: self.staged.rejected.clone(),
@@ -140,16 +168,17 @@ impl Pipeline {
         };
         let tried = std::mem::replace(&mut self.staged.tried, true);
         match self.history.commit(commit).await? {
-            Outcome::Committed { version } => self.seen = version,
+            Outcome::Committed { version } => self.committed_as(version),
             // What failed before, or was given up on the way, may have come through; only this process reads these very offsets.
-            Outcome::Superseded { .. } if tried && self.is_committed().await? => self.seen = self.history.version(),
+            Outcome::Superseded { .. } if tried && self.is_committed().await? => self.committed_as(self.history.version()),
             Outcome::Superseded { app_id, .. } => {
                 return Err(Error::closed(format!("another process has gone on writing the stream (\"{app_id}\")")));
             }
         }
-        let Staged { sources, mut flushed, .. } = std::mem::take(&mut self.staged);
+        let Staged { sources, mut flushed, mut heads, .. } = std::mem::take(&mut self.staged);
+        heads.extend(sources.iter().map(|(partition, source)| (partition.clone(), source.next)));
         flushed.extend(sources.into_iter().map(|(partition, source)| (partition, source.next)));
-        self.staged.flushed = flushed;
+        (self.staged.flushed, self.staged.heads) = (flushed, heads);
         Ok(())
     }
 
@@ -166,6 +195,7 @@ impl Pipeline {
                 return Ok(false);
             }
         }
-        Ok(true)
+        // What else came since, no view was given.
+        Ok(!self.is_overtaken().await?)
     }
 }

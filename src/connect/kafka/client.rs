@@ -9,6 +9,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::Gap;
@@ -38,6 +39,8 @@ const FIXED: &[(&str, &str)] = &[
     ("isolation.level", "read_committed"),
     ("statistics.interval.ms", "1000"),
     ("check.crcs", "true"),
+    // All of a member's partitions change hands at once: what is held for them is made anew.
+    ("partition.assignment.strategy", "range,roundrobin"),
 ];
 
 /// What the library tells of a topic by itself.
@@ -81,11 +84,36 @@ impl Progress {
     }
 }
 
+/// What the group has decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// These partitions are this member's.
+    Assigned(Vec<i32>),
+    /// It has none from here on; whether that was decided without it.
+    Revoked {
+        /// Another member may have them already.
+        lost: bool,
+    },
+}
+
 /// Takes what the library tells by itself.
 #[derive(Debug)]
 pub(super) struct Watch {
     topic: String,
     progress: Arc<Progress>,
+    /// What the group has decided and nobody has acted on; `None` where nobody will.
+    turns: Mutex<Option<Vec<Turn>>>,
+}
+
+impl Watch {
+    fn turns(&self) -> MutexGuard<'_, Option<Vec<Turn>>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the group has decided since this was asked last.
+    pub(super) fn decided(&self) -> Vec<Turn> {
+        self.turns().as_mut().map(std::mem::take).unwrap_or_default()
+    }
 }
 
 impl ClientContext for Watch {
@@ -116,7 +144,27 @@ impl ClientContext for Watch {
     }
 }
 
-impl ConsumerContext for Watch {}
+impl ConsumerContext for Watch {
+    /// The group goes on once this member has said that it has taken or given up its partitions: whoever polls does, right behind this.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let turn = match kind {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                let mut numbers: Vec<i32> = partitions.elements().iter().map(|p| p.partition()).collect();
+                numbers.sort_unstable();
+                Turn::Assigned(numbers)
+            }
+            _ => Turn::Revoked { lost: consumer.assignment_lost() },
+        };
+        match self.turns().as_mut() {
+            Some(turns) => turns.push(turn),
+            None => {
+                if let Err(e) = consumer.unassign() {
+                    tracing::debug!(topic = self.topic, error = %e, "partitions are not given up");
+                }
+            }
+        }
+    }
+}
 
 /// A consumer of one topic.
 pub struct Client {
@@ -154,7 +202,7 @@ impl Client {
         config.set("group.id", options.group.as_deref().unwrap_or("asof"));
         config.set_log_level(RDKafkaLogLevel::Warning);
         let progress = Arc::new(Progress::default());
-        let watch = Watch { topic: options.topic.clone(), progress: progress.clone() };
+        let watch = Watch { topic: options.topic.clone(), progress: progress.clone(), turns: Mutex::new(None) };
         let consumer = config.create_with_context(watch).map_err(|e| match e {
             KafkaError::ClientConfig(_, why, key, _) => {
                 let open = options.properties.get(&key).is_none_or(|s| matches!(s, Setting::Plain(_)));
@@ -164,6 +212,21 @@ impl Client {
             e => Error::invalid(format!("the Kafka client cannot be set up: {e}")),
         })?;
         Ok(Self { consumer, topic: options.topic.clone(), has_group: options.group.is_some(), progress })
+    }
+
+    /// Joins the group, which shares out the topic's partitions among its members. Whoever calls it polls and acts on what is decided.
+    pub(super) fn join(&self) -> Result<()> {
+        *self.consumer.context().turns() = Some(vec![]);
+        self.consumer.subscribe(&[&self.topic]).map_err(|e| self.error(&e))
+    }
+
+    /// Nobody acts any more on what the group decides.
+    pub(super) fn leave(&self) {
+        let joined = self.consumer.context().turns().take().is_some();
+        // Also where nothing waits to be acted on: what was lost and not given up would keep the client from closing.
+        if joined && let Err(e) = self.consumer.unassign() {
+            tracing::debug!(topic = self.topic, error = %e, "partitions are not given up");
+        }
     }
 
     /// The partitions of the topic, ascending.

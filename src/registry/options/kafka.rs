@@ -67,6 +67,8 @@ const OURS: &[&str] = &[
     "enable.partition.eof",
     "statistics.interval.ms",
     "check.crcs",
+    "partition.assignment.strategy",
+    "group.protocol",
 ];
 
 /// Properties that hold a secret.

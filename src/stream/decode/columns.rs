@@ -16,6 +16,7 @@ use super::number::{Misfit, Number};
 use super::text::{DATE_MAX, DATE_MIN, TIME_MAX, TIME_MIN, parse_date, parse_timestamp};
 use super::{Decoded, Options, RAW_PREFIX_BYTES, Rejected, TimeUnit, base64, path};
 use crate::error::{Error, Result};
+use crate::stream::placement::Placement;
 use crate::stream::schema::{StreamSchema, sql_name};
 
 /// How the text of one column is read.
@@ -205,6 +206,7 @@ pub(super) struct Collector {
     rejected: Vec<Rejected>,
     pub(super) latest_us: Option<i64>,
     labels: Vec<Box<str>>,
+    placed: Option<(Placement, i32)>,
 }
 
 impl Collector {
@@ -214,7 +216,7 @@ impl Collector {
         let builders = types().map(Builder::new).collect::<Result<_>>()?;
         let latest_us = options.latest_us;
         let labels = path::labels(&schema, options)?;
-        Ok(Self { schema, kinds, builders, offsets: Vec::new(), rejected: Vec::new(), latest_us, labels })
+        Ok(Self { schema, kinds, builders, offsets: Vec::new(), rejected: Vec::new(), latest_us, labels, placed: options.placed })
     }
 
     /// What a column is called in a reason: the path of its field.
@@ -243,10 +245,29 @@ impl Collector {
         if let (Some(latest), Some(Value::Integer(time))) = (self.latest_us, record.values.get(self.schema.event_time())) {
             self.check_future(*time, latest)?;
         }
+        if let Some((placement, partition)) = &self.placed {
+            self.check_place(placement, *partition, record, source)?;
+        }
         for (value, builder) in record.values.iter().zip(&mut self.builders) {
             builder.append(*value, record, source);
         }
         self.offsets.push(offset);
+        Ok(())
+    }
+
+    /// Whether a record lies where its key puts it.
+    fn check_place(&self, placement: &Placement, partition: i32, record: &Record, source: &str) -> Result<(), String> {
+        let right = match record.values.get(placement.column) {
+            Some(Value::Integer(key)) => placement.of_integer(*key),
+            Some(Value::Text(from, to)) => placement.of_bytes(source.as_bytes().get(*from..*to).unwrap_or_default()),
+            Some(Value::Unescaped(from, to)) => placement.of_bytes(record.text.as_bytes().get(*from..*to).unwrap_or_default()),
+            // The key is part of the primary key, so that it is never NULL, and has one of these types.
+            _ => return Err(format!("field \"{}\": says no partition", self.label(placement.column))),
+        };
+        if right != partition {
+            let label = self.label(placement.column);
+            return Err(format!("field \"{label}\": the key belongs to partition {right}, the record was found in partition {partition}"));
+        }
         Ok(())
     }
 

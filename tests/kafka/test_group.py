@@ -207,6 +207,33 @@ def done(statement, seconds=60):
             time.sleep(0.2)
 
 
+def test_a_restart_of_a_known_member_moves_nothing(broker, topics, servers, tmp_path):
+    """Static membership: who comes back under its name in time has what it had, and nobody else is disturbed."""
+    world = World(topics(broker, 6), tmp_path / "warehouse")
+
+    def member(name):
+        return servers(world.warehouse, *dialect.OFTEN, env={"ASOF_TEST_INSTANCE": name})
+
+    first = member("a")
+    session = {dialect.INSTANCE: "env:ASOF_TEST_INSTANCE", dialect.SESSION: "30000"}
+    world.create(first, **{dialect.KEY: "user_id", dialect.PARTITIONER: dialect.LIBRDKAFKA_PARTITIONER}, **session)
+    members = [first, member("b")]
+    until(lambda: shared_out(members, world), lambda: f"six partitions over two: {told(members, world)}")
+    had, shared_out_before = owned(members, world), first.log.count("these partitions are read here")
+    flow = Flow(50, partitions=6, users=30, keyed=True)
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        world.topic.produce(flow.take(200))
+        members[1].end(how)
+        world.topic.produce(flow.take(200))
+        members[1] = member("b")
+        # The session would last longer.
+        until(lambda: owned(members, world) == had, lambda: f"{had}: {told(members, world)}", 20)
+        world.caught_up()
+        world.check_stored()
+    assert first.log.count("these partitions are read here") == shared_out_before
+    ask_any(members, world, world.instants()[1])
+
+
 KILLS = max(3, int(os.environ.get("ASOF_KILLS", 200)) // 20)
 
 

@@ -37,8 +37,8 @@ const CHUNK_WAIT: Duration = Duration::from_millis(5);
 const CHUNKS_WAITING: usize = 4;
 /// How long the thread waits for a message before it looks at what else there is to do.
 const POLL: Duration = Duration::from_millis(20);
-/// How long the end of the thread is waited for.
-const CLOSING: Duration = Duration::from_secs(1);
+/// How long it is waited until the group is left.
+const CLOSING: Duration = Duration::from_secs(2);
 /// How long a message waits that cannot be decoded now.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How often the thread asks whether the topic has new partitions.
@@ -144,13 +144,17 @@ impl Reader {
         self.events.recv().await
     }
 
-    /// Ends the reading and waits until the thread has ended, for a while: whoever drops the client behind it then leaves the group.
-    pub async fn close(self) {
+    /// Ends the reading and waits, for a while, until the group is left. `client` is the last but the thread's own.
+    pub async fn close(self, client: Arc<Client>) {
         let Self { events, thread, .. } = self;
         drop(events);
-        let ended = tokio::task::spawn_blocking(move || thread.join().is_ok());
-        if !matches!(tokio::time::timeout(CLOSING, ended).await, Ok(Ok(true))) {
-            tracing::debug!("the thread that reads a topic has not ended");
+        let left = tokio::task::spawn_blocking(move || {
+            let ended = thread.join().is_ok();
+            drop(client);
+            ended
+        });
+        if !matches!(tokio::time::timeout(CLOSING, left).await, Ok(Ok(true))) {
+            tracing::debug!("the group is not left yet");
         }
     }
 

@@ -146,7 +146,11 @@ impl Inner {
         let options = kafka_of(&definition)?;
         let mut open = self.holding(stream).await?;
         for gap in &gaps {
-            open.pipeline.skip_to(&partition_name(&options.topic, gap.partition), gap.first, true).await?;
+            let name = partition_name(&options.topic, gap.partition);
+            // Another process may have gone on meanwhile: what it has read must not be read again.
+            if open.pipeline.committed_offset(&name).await? == Some(gap.wanted) {
+                open.pipeline.skip_to(&name, gap.first, true).await?;
+            }
         }
         halt.gaps().clear();
         halt.resume.notify_one();
@@ -261,7 +265,7 @@ async fn passed_elsewhere(engine: &Weak<Inner>, stream: &str, halt: &Halt) {
             let gaps = halt.gaps().clone();
             for gap in &gaps {
                 let committed = Pipeline::committed_in(&history, &partition_name(&options.topic, gap.partition)).await?;
-                if committed.is_none_or(|next| next < gap.first) {
+                if committed == Some(gap.wanted) {
                     return Ok(false);
                 }
             }
@@ -337,7 +341,11 @@ async fn read_once(engine: &Weak<Inner>, stream: &str, halt: &Halt, stop: &mut w
             () = asked(stop) => {
                 feed.flush(&reader).await?;
                 feed.give_up().await;
-                reader.close().await;
+                if placement.is_some() {
+                    // The others need not wait until this member's session is over.
+                    drop(feed);
+                    reader.close(client).await;
+                }
                 return Ok(End::Asked);
             }
             () = tokio::time::sleep_until(due.into()) => {

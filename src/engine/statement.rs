@@ -48,6 +48,9 @@ pub(crate) fn sql_errors(diagnostics: &[Diagnostic], source: &str, sql: &str) ->
 /// How long a new view waits until the group has shared out the partitions of its stream.
 const GROUP_WAIT: Duration = Duration::from_secs(30);
 
+/// How often it is tried to tell the processes that share a stream of a new column.
+const ANNOUNCED_MAX: usize = 8;
+
 impl Inner {
     fn is_shared_view(&self, name: &str) -> bool {
         let registry = self.registry();
@@ -293,7 +296,15 @@ impl Inner {
             Change::StreamAltered(name, column) => {
                 if column {
                     let open = self.stream(&name).await?;
-                    open.lock().await.pipeline.announce().await?;
+                    let mut open = open.lock().await;
+                    let mut tries = 1;
+                    loop {
+                        match open.pipeline.announce().await {
+                            Err(e) if e.kind() == Kind::Unavailable && tries < ANNOUNCED_MAX => tries += 1,
+                            announced => break announced?,
+                        }
+                        open.pipeline.history().refresh().await?;
+                    }
                     // Their scans name columns by place, which stay; the state stays right too.
                     tracing::debug!(stream = %name, "column added");
                 } else if let StatementKind::AlterStream(a) = &statement.kind

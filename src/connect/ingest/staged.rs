@@ -63,11 +63,12 @@ impl Pipeline {
             // What may be in history is not added to, so that it can be told whether it is.
             self.flush().await?;
         }
-        // What was known when reading began: history may have gone on since by another process's hand.
-        let committed = match self.staged.heads.get(partition) {
-            Some(head) => Some(*head),
-            None => self.committed_offset(partition).await?,
-        };
+        // Where the records begin, and what history has: it may have gone on since by another process's hand.
+        let known = self.committed_offset(partition).await?;
+        let committed = self.staged.heads.get(partition).copied().or(known);
+        if committed != known && !self.staged.sources.contains_key(partition) {
+            return Err(Error::closed(format!("another process has gone on reading partition \"{partition}\"")));
+        }
         let first = decoded.offsets.iter().copied().chain(decoded.rejected.iter().map(|r| r.offset)).min();
         if first.zip(committed).is_some_and(|(first, committed)| first < committed) {
             return Err(Error::closed(format!("another process has gone on reading partition \"{partition}\"")));

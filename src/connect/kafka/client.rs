@@ -20,6 +20,10 @@ use crate::registry::options::setting::Setting;
 /// How long a broker may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// How often a member of a group is heard in the time after which it is given up, and at least.
+const HEARTBEATS: u32 = 3;
+const HEARTBEAT_MAX_MS: u32 = 3000;
+
 /// What holds unless the user says otherwise.
 const DEFAULTS: &[(&str, &str)] = &[
     ("client.id", "asof"),
@@ -193,6 +197,12 @@ impl Client {
         }
         for (key, setting) in &options.properties {
             config.set(key, setting.value()?);
+        }
+        // A member that is heard once a session only is out of the group as often as in it.
+        if let (Some(session), None) = (options.properties.get("session.timeout.ms"), options.properties.get("heartbeat.interval.ms"))
+            && let Ok(session) = session.value()?.parse::<u32>()
+        {
+            config.set("heartbeat.interval.ms", (session / HEARTBEATS).clamp(1, HEARTBEAT_MAX_MS).to_string());
         }
         for (key, value) in FIXED {
             config.set(*key, *value);

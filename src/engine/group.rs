@@ -18,7 +18,6 @@ use super::{Inner, OpenStream, unknown_stream};
 use crate::connect::ingest::Pipeline;
 use crate::connect::ingest::shared::partition_name;
 use crate::connect::kafka::Client;
-use crate::connect::status::SourceState;
 use crate::error::{Error, Result};
 use crate::registry::Stream;
 use crate::registry::options::kafka::KafkaOptions;
@@ -27,6 +26,8 @@ use crate::warehouse::{Holder, Lease};
 
 /// For how long it is believed who has a partition.
 const OWNER_KNOWN: Duration = Duration::from_secs(1);
+/// Of how many partitions at once.
+const OWNERS_MAX: usize = 65_536;
 
 /// What this process has of the streams that several share.
 #[derive(Debug, Default)]
@@ -178,26 +179,17 @@ impl Inner {
         // A partition's lease is not renewed: it is the group that says when its holder is gone.
         let record = self.warehouse.lease_holder(&name).await?;
         let owner = record.filter(|r| !r.released && !r.holder.is_dead()).map(|r| r.holder);
-        known().insert(name, (Instant::now(), owner.clone()));
+        let mut known = known();
+        if known.len() >= OWNERS_MAX {
+            known.clear();
+        }
+        known.insert(name, (Instant::now(), owner.clone()));
         Ok(owner)
     }
 
     /// Looks anew who has the partitions of a stream, the next time that it is asked.
     pub(crate) fn forget_owners(&self) {
         self.groups.owners.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// Takes note of which partitions this process has.
-    pub(super) fn note_share(&self, stream: &str, options: &KafkaOptions, client: &Client, from: &[(i32, i64)]) {
-        self.statuses.update(stream, |status| {
-            status.retain(|name| from.iter().any(|(p, _)| partition_name(&options.topic, *p) == name));
-            for (partition, next) in from {
-                let p = status.partition(&partition_name(&options.topic, *partition));
-                (p.offset, p.end_offset) = (*next, client.progress.end(*partition));
-            }
-            let none = "the group has assigned no partition to this process: it has more members than the topic has partitions";
-            status.say(SourceState::Running, from.is_empty().then(|| none.to_owned()));
-        });
     }
 
     /// How many partitions the topic of a shared stream has, as far as history says; 0 for any other stream.

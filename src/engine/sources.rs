@@ -191,6 +191,19 @@ impl Inner {
         }
         Ok(from)
     }
+
+    /// Takes note of where each partition is read from that this process reads.
+    fn note_positions(&self, stream: &str, options: &KafkaOptions, client: &Client, from: &[(i32, i64)]) {
+        self.statuses.update(stream, |status| {
+            status.retain(|name| from.iter().any(|(p, _)| partition_name(&options.topic, *p) == name));
+            for (partition, next) in from {
+                let p = status.partition(&partition_name(&options.topic, *partition));
+                (p.offset, p.end_offset) = (*next, client.progress.end(*partition));
+            }
+            let none = "the group has assigned no partition to this process: it has more members than the topic has partitions";
+            status.say(SourceState::Running, from.is_empty().then(|| none.to_owned()));
+        });
+    }
 }
 
 /// Where a partition is read from: behind what history holds, or where the stream begins.
@@ -328,7 +341,7 @@ async fn read_once(engine: &Weak<Inner>, stream: &str, halt: &Halt, stop: &mut w
             Reader::join(client.clone(), decoding)?
         }
         None => {
-            inner.note_share(stream, options, &client, &from);
+            inner.note_positions(stream, options, &client, &from);
             tracing::info!(stream, topic = options.topic, partitions = from.len(), "reading");
             Reader::start(client.clone(), &from, decoding)?
         }
@@ -457,10 +470,13 @@ impl Feed {
         let Some(placement) = self.placement else {
             return Err(Error::internal("a group has assigned partitions of a stream that is not shared"));
         };
+        if partitions.iter().any(|p| *p >= placement.partitions) {
+            return Err(Error::unavailable(format!("the topic \"{}\" has more partitions than it had", self.options.topic)));
+        }
         let from = inner.take_partitions(&self.stream, &self.options, &self.client, placement, partitions).await?;
         let wanted = from.clone();
         stopped_at(halt, ask(&self.client, move |c| c.gaps(&wanted)).await?)?;
-        inner.note_share(&self.stream, &self.options, &self.client, &from);
+        inner.note_positions(&self.stream, &self.options, &self.client, &from);
         tracing::info!(stream = self.stream, ?partitions, "these partitions are read here");
         let stream = self.stream.clone();
         tokio::spawn(async move { inner.ready_views_of(&stream).await });

@@ -195,7 +195,7 @@ impl Inner {
         }
     }
 
-    /// The same; the caller holds the catalog.
+    /// Takes in what other processes have defined. The caller holds the catalog.
     async fn take_in_definitions(&self) -> Result<()> {
         for change in self.newer_definitions().await? {
             match change {

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 import pyarrow as pa
 import pyarrow.flight as fl
 import pytest
+from confluent_kafka.admin import NewPartitions
 
 import dialect
 from broker import until
@@ -302,6 +303,25 @@ def test_a_record_in_the_wrong_partition_is_rejected(shared):
     world.topic.produce(strays)
     world.caught_up(first)
     world.check(first)
+
+
+def test_a_topic_that_gets_more_partitions_stops(broker, topics, servers, tmp_path):
+    """Its keys lie elsewhere from then on: nothing of it is taken in by the old places, and what was read is served."""
+    world = World(topics(broker, 2), tmp_path / "warehouse")
+    options = {dialect.KEY: "user_id", dialect.PARTITIONER: dialect.LIBRDKAFKA_PARTITIONER, dialect.INSTANCE: None}
+    server = servers(world.warehouse)
+    world.create(server, **options, **{dialect.PASSED + "topic.metadata.refresh.interval.ms": "500"})
+    flow = Flow(51, partitions=2, users=30, keyed=True)
+    world.topic.produce(flow.take(200))
+    world.caught_up(server)
+    broker.admin.create_partitions([NewPartitions(world.topic.name, 3)])[world.topic.name].result(30)
+
+    def says():
+        return {(r["state"], "3 partitions and had 2" in (r["message"] or "")) for r in server.status(world.name).values()}
+
+    until(lambda: says() == {(dialect.STOPPED, True)}, lambda: f"the stream to stop: {server.status(world.name)}", 90)
+    world.check_stored()
+    world.check_counts()
 
 
 def test_without_a_key_one_process(world, servers):

@@ -17,7 +17,6 @@ use crate::stream::watermark::PartitionTimes;
 const STEPS: &str = "asof/steps";
 /// How many partitions the topic has.
 const PARTITIONS: &str = "asof/partitions";
-
 /// How often the stream was altered.
 const ALTERED: &str = "asof/altered";
 

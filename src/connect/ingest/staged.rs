@@ -66,11 +66,9 @@ impl Pipeline {
         // Where the records begin, and what history has: it may have gone on since by another process's hand.
         let known = self.committed_offset(partition).await?;
         let committed = self.staged.heads.get(partition).copied().or(known);
-        if committed != known && !self.staged.sources.contains_key(partition) {
-            return Err(Error::closed(format!("another process has gone on reading partition \"{partition}\"")));
-        }
         let first = decoded.offsets.iter().copied().chain(decoded.rejected.iter().map(|r| r.offset)).min();
-        if first.zip(committed).is_some_and(|(first, committed)| first < committed) {
+        let is_behind = first.zip(committed).is_some_and(|(first, committed)| first < committed);
+        if is_behind || (committed != known && !self.staged.sources.contains_key(partition)) {
             return Err(Error::closed(format!("another process has gone on reading partition \"{partition}\"")));
         }
         let Sorted { counts, stored, late, rejected, accepted } = self.sort_out(partition, decoded, Granularity::Record, now).await?;

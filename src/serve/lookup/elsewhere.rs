@@ -174,9 +174,7 @@ impl Shared {
             return Err(Error::unavailable(format!("the entity is served at \"{address}\"")));
         }
         let answers = places.iter().map(|(place, rows)| async move {
-            let picks = UInt32Array::from(rows.clone());
-            let keys = keys.iter().map(|k| take(k, &picks, None)).collect::<std::result::Result<Vec<_>, _>>()?;
-            let unknown: Vec<bool> = rows.iter().map(|row| unknown[*row as usize]).collect();
+            let (keys, unknown) = picked(keys, unknown, rows)?;
             match place {
                 Place::Here(part) => {
                     let slot = Slot { view: view.plan.name.clone(), part: Some(*part) };
@@ -217,9 +215,7 @@ impl Shared {
         of.iter().enumerate().for_each(|(row, p)| rows.entry(*p).or_default().push(row as u32));
         let mut columns = Vec::with_capacity(rows.len());
         for (partition, rows) in &rows {
-            let picks = UInt32Array::from(rows.clone());
-            let keys = keys.iter().map(|k| take(k, &picks, None)).collect::<std::result::Result<Vec<_>, _>>().ok()?;
-            let unknown: Vec<bool> = rows.iter().map(|row| unknown[*row as usize]).collect();
+            let (keys, unknown) = picked(keys, unknown, rows).ok()?;
             match read(*partition, &keys, &unknown)? {
                 Ok(found) => columns.push(found),
                 Err(e) => return Some(Err(e)),
@@ -228,6 +224,13 @@ impl Shared {
         let rows: Vec<&[u32]> = rows.values().map(Vec::as_slice).collect();
         Some(together(view, &rows, &columns, unknown.len()))
     }
+}
+
+/// Some rows of the keys.
+fn picked(keys: &[ArrayRef], unknown: &[bool], rows: &[u32]) -> Result<(Vec<ArrayRef>, Vec<bool>)> {
+    let picks = UInt32Array::from(rows.to_vec());
+    let keys = keys.iter().map(|k| take(k, &picks, None)).collect::<std::result::Result<_, _>>()?;
+    Ok((keys, rows.iter().map(|row| unknown[*row as usize]).collect()))
 }
 
 /// Answers for some rows each as one answer for all, in the order of the keys.

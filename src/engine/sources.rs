@@ -304,7 +304,11 @@ async fn read_once(engine: &Weak<Inner>, stream: &str, halt: &Halt, stop: &mut w
     if key.is_none() {
         drop(inner.holding(stream).await?);
     }
-    inner.statuses.say(stream, SourceState::Starting, None);
+    // A try that may fail as the one before does not take back what that one said.
+    inner.statuses.update(stream, |status| {
+        let told = status.message.take().filter(|_| status.state == SourceState::Paused);
+        status.say(SourceState::Starting, told);
+    });
     let opening = options.clone();
     let opened = tokio::task::spawn_blocking(move || Client::open(&opening)).await;
     let client = Arc::new(opened.map_err(|e| Error::internal(format!("the client did not start: {e}")))??);

@@ -40,7 +40,7 @@ token-forgotten          it        slt::scripts                                 
 log=$(mktemp) || exit 1
 trap 'rm -f "$log"' EXIT
 
-if ! cargo test --locked --workspace --lib --test it --no-run >"$log" 2>&1; then
+if ! cargo test --locked --workspace --features kafka-tls --lib --test it --no-run >"$log" 2>&1; then
     cat "$log" >&2
     echo "bugs: 0 passed; 1 failed (no build)"
     exit 1

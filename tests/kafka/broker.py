@@ -1,5 +1,6 @@
 """Kafka as the tests use it: the broker's process, topics, a producer that knows what it sent, and the log as it is."""
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -26,13 +27,15 @@ def until(condition, what, seconds=60.0):
 class Broker:
     """tests/kafka/broker over one folder. What a test does to it, it undoes."""
 
-    def __init__(self, folder, address=None):
+    def __init__(self, folder, address=None, keystore=None):
         self.folder = Path(folder)
+        self.environment = {**os.environ, **({"KAFKA_TLS": str(keystore)} if keystore else {})}
         self.address = address or self.call("up")
+        self.tls_address = (self.folder / "address.tls").read_text().strip() if keystore else None
         self.admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
 
     def call(self, what):
-        done = subprocess.run([HERE / "broker", what, self.folder], capture_output=True, text=True, timeout=240)
+        done = subprocess.run([HERE / "broker", what, self.folder], capture_output=True, text=True, timeout=240, env=self.environment)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip().removeprefix("KAFKA=")
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi
@@ -206,6 +207,16 @@ class Server:
         """SHOW STREAM STATUS of one stream, by partition."""
         found = [row for row in plain(self.table(dialect.STATUS)) if row["stream"] == stream]
         return {dialect.partition_number(row["partition"]): row for row in found}
+
+    def metric(self, name, **labels):
+        """The value of a metric, of a server with `--http 127.0.0.1:0`."""
+        address = Path(f"{self.port_file}.http").read_text().strip()
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=READY_S) as answer:
+            text = answer.read().decode()
+        wanted = name + "{" + ",".join(f'{k}="{v}"' for k, v in labels.items()) + "} "
+        found = [line.removeprefix(wanted) for line in text.splitlines() if line.startswith(wanted)]
+        assert len(found) == 1, f"{wanted} in\n{text}"
+        return float(found[0])
 
 
 def spine(columns, rows):

@@ -11,7 +11,7 @@ import dialect
 from broker import until
 from oracle import MINUTE, SECOND
 from registry import CONTENT
-from world import AMOUNT, COLUMNS, STATUS, TIME, USER, Flow, Sent, as_json, quoted, sql_time
+from world import AMOUNT, COLUMNS, STATUS, TIME, USER, Flow, Sent, World, as_json, quoted, sql_time
 
 
 def flowed(world, server, rows, encode, malformed=()):
@@ -39,6 +39,14 @@ def test_times_as_numbers(world, servers, unit, us):
 
     # Text is a time as well; a number that is none is not.
     flowed(world, server, rows, encode, [encode(rows[0]).replace(str(rows[0][TIME] // us).encode(), b"1e300"), as_json(rows[0]) + b"!"])
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_compressed_topics(broker, topics, servers, tmp_path, codec):
+    world = World(topics(broker, compression_type=codec), tmp_path / "warehouse")
+    server = servers(world.warehouse)
+    world.create(server)
+    flowed(world, server, rows_of(60, 100), as_json)
 
 
 def test_nested_paths(world, servers):

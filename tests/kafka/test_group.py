@@ -235,6 +235,32 @@ def test_a_restart_of_a_known_member_moves_nothing(broker, topics, servers, tmp_
     ask_any(members, world, world.instants()[1])
 
 
+def test_each_member_holds_its_own_entities(broker, topics, servers, tmp_path):
+    """And none of the others', also where it makes its state of history: who had them left no checkpoint."""
+    world = World(topics(broker, 6), tmp_path / "warehouse")
+
+    def member():
+        return servers(world.warehouse, "--checkpoint-seconds", 3600, "--http", "127.0.0.1:0")
+
+    first = member()
+    world.create(first, **{dialect.KEY: "user_id", dialect.PARTITIONER: dialect.LIBRDKAFKA_PARTITIONER, dialect.INSTANCE: None})
+    flow = Flow(50, partitions=6, users=30, keyed=True)
+    world.topic.produce(flow.take(300))
+    world.caught_up(first)
+    first.kill()
+    members = [member() for _ in range(MEMBERS)]
+    until(lambda: shared_out(members, world), lambda: f"six partitions over three: {told(members, world)}")
+    world.topic.produce(flow.take(300))
+    world.caught_up()
+    ask_any(members, world, world.instants()[1])
+    users = [user for user in world.entities() if user != "nobody"]
+
+    def held():
+        return [member.metric("asof_view_entities", view=world.view) for member in members]
+
+    until(lambda: all(held()) and sum(held()) == len(users), lambda: f"{held()} for {len(users)} entities")
+
+
 KILLS = max(3, int(os.environ.get("ASOF_KILLS", 200)) // 20)
 
 

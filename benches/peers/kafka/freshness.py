@@ -19,27 +19,34 @@ from confluent_kafka import Producer  # noqa: E402
 from confluent_kafka.admin import AdminClient, NewTopic  # noqa: E402
 from server import Server  # noqa: E402
 
-KEYS, PARTITIONS, SLICE_S, PROBE_S, LOST_S = 10_000, 2, 0.01, 0.02, 30
+KEYS, PARTITIONS, SLICE_S, SLICES, PROBE_S, LOST_S = 10_000, 2, 0.01, 200, 0.02, 30
 VIEW = """
 CREATE FEATURE VIEW spend ENTITY (user_id) AS SELECT count(*) OVER hour AS n, sum(amount) OVER hour AS total
 FROM payments WINDOW hour AS (RANGE INTERVAL '1 hour' PRECEDING)
 """
 
 
-def record(key, amount):
-    return b'{"user_id":"%s","amount":%d.25,"ts":%d}' % (key.encode(), amount, time.time_ns() // 1000)
+def record(key, amount, ago_us=0):
+    return b'{"user_id":"%s","amount":%d.25,"ts":%d}' % (key.encode(), amount, time.time_ns() // 1000 - ago_us)
 
 
-def load(brokers, topic, rate, seconds, sent):
-    """Produces at the rate, in slices of 10 ms; what a slice could not do is not made up for."""
+def load(brokers, topic, rate, seconds, ready, sent):
+    """Produces at the rate, in slices of 10 ms; what a slice could not do is not made up for.
+
+    The slices are written before, and repeat every two seconds: event times are of the ten seconds before the first one.
+    """
     producer = Producer({"bootstrap.servers": brokers, "linger.ms": 5, "queue.buffering.max.messages": 1_000_000})
     keys = [f"user-{i}" for i in range(KEYS)]
+    each = int(rate * SLICE_S / PARTITIONS)
+    slices = [[{"value": record(random.choice(keys), i, random.randrange(10_000_000))} for i in range(each)] for _ in range(SLICES * PARTITIONS)]
+    ready.set()
     begun = time.monotonic()
+    number = 0
     while (now := time.monotonic()) - begun < seconds:
-        for i in range(int(rate * SLICE_S)):
-            producer.produce(topic, record(random.choice(keys), i), partition=i % PARTITIONS)
+        for partition in range(PARTITIONS):
+            sent.value += producer.produce_batch(topic, slices[number % len(slices)], partition=partition)
+            number += 1
         producer.poll(0)
-        sent.value += int(rate * SLICE_S)
         time.sleep(max(0.0, now + SLICE_S - time.monotonic()))
     producer.flush()
 
@@ -76,13 +83,14 @@ def main(brokers, folder, rate, seconds):
     admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result()
     options = {dialect.CONNECTOR: "kafka", dialect.BROKERS: brokers, dialect.TOPIC: topic, dialect.FORMAT: "json", dialect.TIME_UNIT: "us"}
     given = ", ".join(f"\"{k}\" = '{v}'" for k, v in options.items())
-    columns = "user_id VARCHAR NOT NULL, amount DOUBLE, ts TIMESTAMP NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '30 seconds'"
+    columns = "user_id VARCHAR NOT NULL, amount DOUBLE, ts TIMESTAMP NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '2 minutes'"
     with Server(Path(folder) / "warehouse", folder) as server:
         server.run(f"CREATE STREAM payments ({columns}) WITH ({given})")
         server.run(VIEW)
-        sent = multiprocessing.Value("q", 0)
-        loading = multiprocessing.Process(target=load, args=(brokers, topic, rate, seconds + 2, sent))
+        ready, sent = multiprocessing.Event(), multiprocessing.Value("q", 0)
+        loading = multiprocessing.Process(target=load, args=(brokers, topic, rate, seconds + 2, ready, sent))
         loading.start()
+        ready.wait()
         time.sleep(2)
         before, begun = sent.value, time.monotonic()
         with fl.FlightClient(server.uri) as client:

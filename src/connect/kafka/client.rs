@@ -9,7 +9,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::Gap;
@@ -19,6 +19,9 @@ use crate::registry::options::setting::Setting;
 
 /// How long a broker may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// As many messages of the library are taken in to find out why a connection failed.
+const TOLD_MAX: usize = 64;
 
 /// How often a member of a group is heard in the time after which it is given up, and at least.
 const HEARTBEATS: u32 = 3;
@@ -57,6 +60,8 @@ pub struct Progress {
 struct Told {
     ends: BTreeMap<i32, i64>,
     error: Option<String>,
+    /// Why the last connection failed, which an answer that stays away does not say.
+    failure: Option<String>,
 }
 
 impl Progress {
@@ -73,9 +78,7 @@ impl Progress {
     /// Something was read.
     pub fn reads(&self) {
         let mut told = self.told();
-        if told.error.is_some() {
-            told.error = None;
-        }
+        (told.error, told.failure) = (None, None);
     }
 
     /// Something keeps it from being read.
@@ -134,11 +137,18 @@ impl ClientContext for Watch {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(topic = self.topic, %error, reason, "the client library tells of an error");
-        self.progress.told().error = Some(reason.to_owned());
+        if self.progress.told().error.replace(reason.to_owned()).is_none() {
+            tracing::warn!(topic = self.topic, %error, "{reason}");
+        }
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Each try of each connection: the last one is told when it is known that none came about.
+        if facility == "FAIL" {
+            self.progress.told().failure = Some(message.split_once("]: ").map_or(message, |(_, what)| what).to_owned());
+            tracing::debug!(topic = self.topic, facility, "{message}");
+            return;
+        }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
                 tracing::warn!(topic = self.topic, facility, "{message}");
@@ -286,7 +296,25 @@ impl Client {
         Ok(gaps)
     }
 
+    /// Takes in what the library has told, before there is anything to read: a record that came with it would be lost.
+    fn take_in(&self) {
+        let joined = self.consumer.context().turns().is_some();
+        if joined || self.consumer.assignment().is_ok_and(|a| a.count() > 0) {
+            return;
+        }
+        for _ in 0..TOLD_MAX {
+            // What is no record is handed to the context.
+            let _ = self.consumer.poll(Duration::ZERO);
+        }
+    }
+
     pub(super) fn error(&self, e: &KafkaError) -> Error {
-        Error::unavailable(format!("the topic \"{}\" cannot be read now: {e}", self.topic))
+        use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut};
+        let unreached = matches!(e.rdkafka_error_code(), Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut));
+        if unreached {
+            self.take_in();
+        }
+        let why = self.progress.told().failure.clone().filter(|_| unreached);
+        Error::unavailable(format!("the topic \"{}\" cannot be read now: {}", self.topic, why.unwrap_or_else(|| e.to_string())))
     }
 }

@@ -382,7 +382,7 @@ impl Inner {
     async fn reopen(&self, name: &str, open: &mut OpenStream) -> Result<()> {
         // Before anything can fail or be given up: from then on they answer no more.
         self.invalidate_views_of(name);
-        if open.pipeline.staged_since().is_some() {
+        if open.pipeline.has_uncommitted() {
             // It would be forgotten, and what is read next would be taken for what comes behind it.
             return Err(Error::closed(format!("what was read of stream \"{name}\" is to be read anew")));
         }

@@ -169,6 +169,8 @@ pub struct Progress {
     pub expected: Option<i64>,
     /// What is true once it is there: the next offset of the partition.
     pub version: i64,
+    /// The first offset, where the records have none of their own: a table that is beyond it holds others of these numbers.
+    pub numbered_from: Option<i64>,
 }
 
 /// An application transaction that a commit builds on and does not move.
@@ -181,7 +183,7 @@ pub struct Guard {
 }
 
 /// What one step of ingestion adds to a stream.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Commit {
     /// Accepted rows in the schema of [`HistorySchema::stored`].
     pub accepted: Vec<RecordBatch>,
@@ -435,6 +437,9 @@ async fn commit_aside(table: &Arc<Table>, rows: Vec<RecordBatch>, progress: &[Pr
         let mut found = Vec::with_capacity(progress.len());
         for source in progress {
             found.push(snapshot.transaction_version(&source.app_id).await?);
+        }
+        if progress.iter().zip(&found).any(|(source, found)| source.numbered_from.zip(*found).is_some_and(|(from, found)| found > from)) {
+            return Err(Error::unavailable("another process has written to the stream meanwhile; nothing was written: try again"));
         }
         let there = |(source, found): (&Progress, &Option<i64>)| found.is_some_and(|v| v >= source.version);
         let tokens = progress.iter().zip(&found).filter(|(source, _)| source.partition.is_none());

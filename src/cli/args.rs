@@ -9,6 +9,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
 
 use super::exit;
 use super::params;
+use crate::settings::Settings;
 use datafusion::common::ScalarValue;
 
 /// A SQL feature engine: one definition, streaming and batch, the same bits.
@@ -132,6 +133,9 @@ pub(super) struct ServeOptions {
     /// How long until the next checkpoint of a view's online state, seconds; 0: none is written, at the end neither.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(super) checkpoint_seconds: u32,
+    /// The memory that the online state may take, bytes; at the bound ingestion waits, and says so.
+    #[arg(long, value_name = "BYTES", default_value_t = Settings::default().state_limit_bytes)]
+    pub(super) state_limit_bytes: usize,
     /// How often it is looked whether history has many small files, to be made one, seconds; 0: never.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub(super) compact_seconds: u32,

@@ -64,7 +64,7 @@ pub(super) fn run(warehouse: &str, options: &args::ServeOptions) -> Result<Code,
     let serving = runtime(&mut Builder::new_multi_thread(), "serve", options.serving_threads.map_or(cores.div_ceil(2), |n| n as usize))?;
     let read_path = if options.online_only { ReadPath::Online } else { ReadPath::Auto };
     let checkpoint_interval_us = i64::from(options.checkpoint_seconds).saturating_mul(1_000_000);
-    let settings = Settings { read_path, checkpoint_interval_us, ..Settings::default() };
+    let settings = Settings { read_path, checkpoint_interval_us, state_limit_bytes: options.state_limit_bytes, ..Settings::default() };
     let engine = work.block_on(Engine::builder().warehouse(warehouse).settings(settings).build())?;
     let served = serving.block_on(serve(&engine, &work, options, tls, token));
     // What the server took on is finished and flushed before the leases go back.

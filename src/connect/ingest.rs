@@ -23,7 +23,7 @@ use datafusion::prelude::SessionContext;
 use serde_json::{Map, Value, json};
 
 use self::shared::{Alone, Shared};
-use self::staged::Staged;
+use self::staged::{Committed, Pending, Staged};
 use crate::error::{Error, Result};
 use crate::history::{
     Commit, Existing, HistorySchema, Outcome, Part, Progress, StreamHistory, TableOptions, WriteOptions, Writer, rejected_schema,
@@ -57,6 +57,17 @@ impl IngestCounts {
     fn check(&self) -> Result<()> {
         if self.read != self.accepted + self.duplicate + self.late + self.rejected {
             return Err(Error::internal(format!("records are not conserved: {self:?}")));
+        }
+        Ok(())
+    }
+
+    /// The same, where each record that is counted as stored is in the commit.
+    fn check_stored(&self, commit: &Commit) -> Result<()> {
+        self.check()?;
+        let rows = |batches: &[RecordBatch]| batches.iter().map(|b| b.num_rows() as u64).sum::<u64>();
+        let stored = (rows(&commit.accepted) + commit.files.rows(), rows(&commit.late), rows(&commit.rejected));
+        if stored != (self.accepted, self.late, self.rejected) {
+            return Err(Error::internal(format!("records are not conserved: {self:?}, and to be stored are {stored:?}")));
         }
         Ok(())
     }
@@ -113,6 +124,9 @@ pub struct Pipeline {
     last_arrival: i64,
     dedupe_bytes_max: usize,
     staged: Staged,
+    /// The commit that is under way.
+    pending: Option<Pending>,
+    committed: Committed,
     /// The version of history up to which all is remembered that views were given.
     seen: i64,
     /// The version up to which nothing is missing of what is remembered: less than the other where processes share the stream.
@@ -193,6 +207,8 @@ impl Pipeline {
             last_arrival: i64::MIN,
             dedupe_bytes_max,
             staged: Staged::default(),
+            pending: None,
+            committed: Committed::default(),
             seen: 0,
             whole: 0,
             doubtful: false,
@@ -384,10 +400,15 @@ impl Pipeline {
         let result = async {
             let app_id = offset_app(partition);
             let expected = self.history.transaction_version(&app_id).await?;
-            let mut progress =
-                vec![Progress { app_id, partition: Some(partition.to_owned()), expected, version: last.map_or(next, |l| l + 1) }];
+            let mut progress = vec![Progress {
+                app_id,
+                partition: Some(partition.to_owned()),
+                expected,
+                version: last.map_or(next, |l| l + 1),
+                numbered_from: Some(next),
+            }];
             if let Some(token) = token {
-                progress.push(Progress { app_id: token_app(token), partition: None, expected: None, version: 1 });
+                progress.push(Progress { app_id: token_app(token), partition: None, expected: None, version: 1, numbered_from: None });
             }
             let commit = Commit {
                 accepted: non_empty(sorted.stored),
@@ -399,6 +420,7 @@ impl Pipeline {
                 info: self.info(&counts),
                 ..Commit::default()
             };
+            counts.check_stored(&commit)?;
             match self.put_alone(commit).await? {
                 Outcome::Committed { .. } => Ok(()),
                 Outcome::Superseded { app_id, .. } => {
@@ -495,6 +517,7 @@ impl Pipeline {
     async fn judge(&mut self, rows: &RecordBatch, aside: Option<&mut Dedupe>) -> Result<Accepted> {
         let n = rows.num_rows();
         let nothing = RecordBatch::new_empty(rows.schema());
+        let has_uncommitted = self.has_uncommitted();
         let Some(dedupe) = &mut self.dedupe else {
             return Ok(Accepted {
                 rows: (0..n).collect(),
@@ -508,7 +531,7 @@ impl Pipeline {
         };
         let mut judged = dedupe.judge(rows)?;
         let in_doubt = judged.verdicts.iter().any(|v| matches!(v, Verdict::Unknown | Verdict::Conflict));
-        if in_doubt && !self.staged.is_empty() {
+        if in_doubt && has_uncommitted {
             // History decides, and has to hold what was accepted before.
             dedupe.undo(&judged);
             self.flush().await?;
@@ -725,7 +748,6 @@ impl Pipeline {
                 counts.accepted = accepted.rows.len() as u64;
                 counts.duplicate = accepted.duplicate;
                 counts.conflicts = accepted.conflicts;
-                counts.check()?;
                 // Coordinates stay those of the source; the arrival is now.
                 let mut kept = take_record_batch(&all, &picks(&accepted.rows))?.columns().to_vec();
                 let n = accepted.rows.len();
@@ -740,7 +762,7 @@ impl Pipeline {
             if upto == expected.unwrap_or(-1) {
                 return Ok(());
             }
-            let progress = vec![Progress { app_id: REPROCESS_APP.into(), partition: None, expected, version: upto }];
+            let progress = vec![Progress { app_id: REPROCESS_APP.into(), partition: None, expected, version: upto, numbered_from: None }];
             let commit = Commit {
                 accepted: stored.into_iter().filter(|b| b.num_rows() > 0).collect(),
                 progress,
@@ -749,6 +771,7 @@ impl Pipeline {
                 info: self.info(&counts),
                 ..Commit::default()
             };
+            counts.check_stored(&commit)?;
             match self.put_alone(commit).await? {
                 Outcome::Committed { .. } => Ok(()),
                 Outcome::Superseded { .. } => Err(Error::closed("another process has reprocessed the stream's late events")),
@@ -834,21 +857,22 @@ impl Load<'_> {
         let before = self.pipeline.history.version();
         let counts = self.counts;
         let result = async {
-            counts.check()?;
             let files = self.writer.finish().await?;
             let mut progress = vec![Progress {
                 app_id: offset_app(&self.partition),
                 partition: Some(self.partition.clone()),
                 expected: None,
                 version: self.next.max(1),
+                numbered_from: None,
             }];
             if let Some(token) = token {
-                progress.push(Progress { app_id: token_app(token), partition: None, expected: None, version: 1 });
+                progress.push(Progress { app_id: token_app(token), partition: None, expected: None, version: 1, numbered_from: None });
             }
             let rejected = rejected_batch(&self.rejected, &self.partition, self.arrived)?;
             let info = self.pipeline.info(&counts);
             let Alone { guards, notes } = self.alone;
             let commit = Commit { files, rejected: non_empty(rejected), progress, guards, notes, info, ..Commit::default() };
+            counts.check_stored(&commit)?;
             match self.pipeline.put_alone(commit).await? {
                 Outcome::Committed { .. } => Ok(()),
                 Outcome::Superseded { .. } => Err(Error::closed("another process has loaded the same data")),

@@ -91,6 +91,13 @@ pub struct Gap {
     pub end: i64,
 }
 
+impl Gap {
+    /// Whether the log goes on before what was read of it, so that it is not the same log.
+    pub fn is_behind(&self) -> bool {
+        self.wanted > self.end
+    }
+}
+
 impl std::fmt::Display for Gap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "partition {} should go on at offset {}, the broker has {} to {}", self.partition, self.wanted, self.first, self.end)

@@ -224,6 +224,9 @@ impl Inner {
         }
         for (_, open) in &mut held {
             open.check_leases().await?;
+            if open.pipeline.is_overtaken().await? {
+                return Ok(false);
+            }
         }
         let (horizon_us, greatest_us, taken_at_us) = (online.horizon(), online.greatest(), self.now());
         let versions = versions(&held);
@@ -349,7 +352,10 @@ impl Inner {
     ) -> Result<(OnlineView, Manifest)> {
         let manifest = checkpoints.manifest(epoch).await?;
         if (manifest.state, manifest.semantics) != (STATE_VERSION, SEMANTICS_VERSION) {
-            return Err(Error::data(format!("its state is of version {}, where this program knows {STATE_VERSION}", manifest.state)));
+            return Err(Error::data(format!(
+                "its state is of version {} and semantics {}, where this program knows {STATE_VERSION} and {SEMANTICS_VERSION}",
+                manifest.state, manifest.semantics
+            )));
         }
         if manifest.definition != definition(&defined.view).to_string() {
             return Err(Error::data("it is of another definition of the view"));

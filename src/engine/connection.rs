@@ -164,6 +164,8 @@ impl Engine {
 
     /// Reads the streams that have a log; to be called every few seconds by a process that serves.
     pub async fn keep_sources(&self) {
+        // Who defines something has stopped what is read by it, and begins it again.
+        let Ok(_same) = self.inner.catalog.try_lock() else { return };
         self.inner.keep_sources().await;
     }
 

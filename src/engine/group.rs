@@ -16,7 +16,6 @@ use tokio::sync::Mutex;
 use super::views::{Part, Slot, part_folder};
 use super::{Inner, OpenStream, unknown_stream};
 use crate::connect::ingest::Pipeline;
-use crate::connect::ingest::shared::partition_name;
 use crate::connect::kafka::Client;
 use crate::error::{Error, Result};
 use crate::registry::Stream;
@@ -108,11 +107,7 @@ impl Inner {
         let limit = self.settings.dedupe_limit_bytes;
         let mut pipeline = Pipeline::open(&self.warehouse, stream, definition, limit, false, partitions).await?;
         pipeline.set_partition_count(placement.partitions);
-        let mut from = Vec::new();
-        for partition in partitions.iter().copied() {
-            let name = partition_name(&options.topic, partition);
-            from.push((partition, super::sources::begin(&mut pipeline, client, &name, partition, options.start).await?));
-        }
+        let from = super::sources::begin(&mut pipeline, client, options, partitions.to_vec(), options.start).await?;
         let assignment = self.groups.assignments.fetch_add(1, Ordering::Relaxed);
         let parts = partitions.iter().map(|p| (*p, Part { partition: *p, assignment })).collect();
         let share = Arc::new(Share { placement, parts, leases });

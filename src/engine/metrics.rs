@@ -180,7 +180,7 @@ impl Collector for Observed {
             of(&mut Gauges(encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?))
         };
         let records = || Some(Unit::Other("records".into()));
-        gauge("asof_stream_lag", "Records of the source that are not in history yet.", records(), &mut |g| {
+        gauge("asof_stream_lag", "Records of the source that are not read yet.", records(), &mut |g| {
             for status in &statuses {
                 for partition in &status.partitions {
                     let Some(lag) = partition.lag() else { continue };

@@ -142,6 +142,11 @@ impl Inner {
         let Some(halt) = halt.filter(|_| !gaps.is_empty()) else {
             return Err(Error::invalid(format!("stream \"{stream}\" is not stopped at a gap")));
         };
+        if let Some(gap) = gaps.iter().find(|gap| gap.is_behind()) {
+            return Err(Error::invalid(format!(
+                "stream \"{stream}\" cannot go on: {gap}, so its offsets are those of other records now; create another stream of the topic"
+            )));
+        }
         let definition = self.definition(stream)?;
         let options = kafka_of(&definition)?;
         let mut open = self.holding(stream).await?;
@@ -149,7 +154,7 @@ impl Inner {
             let name = partition_name(&options.topic, gap.partition);
             // Another process may have gone on meanwhile: what it has read must not be read again.
             if open.pipeline.committed_offset(&name).await? == Some(gap.wanted) {
-                open.pipeline.skip_to(&name, gap.first, true).await?;
+                open.pipeline.skip_to(&[(name, gap.first)], true).await?;
             }
         }
         halt.gaps().clear();
@@ -161,20 +166,45 @@ impl Inner {
 
     /// Commits what is staged, as the process that writes the stream.
     pub(super) async fn commit_staged(&self, stream: &str, open: &mut OpenStream) -> Result<()> {
-        if open.pipeline.staged_since().is_none() {
+        if !open.pipeline.has_uncommitted() {
             return Ok(());
         }
+        self.check_writer(stream, open).await?;
+        open.pipeline.flush().await?;
+        self.note_commit(stream, open);
+        Ok(())
+    }
+
+    /// Begins to commit what is staged, once the commit before has ended.
+    async fn begin_commit(&self, stream: &str, open: &mut OpenStream) -> Result<()> {
+        if !open.pipeline.has_uncommitted() {
+            return Ok(());
+        }
+        self.check_writer(stream, open).await?;
+        open.pipeline.finish_commit().await?;
+        self.note_commit(stream, open);
+        open.pipeline.begin_commit()
+    }
+
+    async fn check_writer(&self, stream: &str, open: &OpenStream) -> Result<()> {
         if open.lease.is_none() && open.share.is_none() {
             return Err(Error::closed(format!("the lease of stream \"{stream}\" is lost")));
         }
-        open.check_leases().await?;
-        open.pipeline.flush().await?;
+        open.check_leases().await
+    }
+
+    fn note_commit(&self, stream: &str, open: &mut OpenStream) {
+        let committed = open.pipeline.take_committed();
+        if committed.is_empty() {
+            return;
+        }
         let now = self.now();
-        self.statuses.update(stream, |status| status.partitions.iter_mut().for_each(|p| p.last_commit = Some(now)));
+        self.statuses.update(stream, |status| {
+            status.partitions.iter_mut().filter(|p| committed.contains(&p.partition)).for_each(|p| p.last_commit = Some(now));
+        });
         if let Some(took) = open.pipeline.history().commit_took() {
             self.metrics.step(stream, &IngestCounts::default(), Some(took));
         }
-        Ok(())
     }
 
     /// Where partitions are read from: behind what history holds, or where the stream begins.
@@ -184,40 +214,61 @@ impl Inner {
         let mut open = self.holding(stream).await?;
         // What is staged is not read again.
         self.commit_staged(stream, &mut open).await?;
-        let mut from = Vec::new();
-        for partition in partitions {
-            let name = partition_name(&options.topic, partition);
-            from.push((partition, begin(&mut open.pipeline, client, &name, partition, start).await?));
+        // A partition that came while nobody read is read from its first record, as one that comes while somebody does.
+        let mut is_first = true;
+        for partition in &partitions {
+            is_first &= open.pipeline.committed_offset(&partition_name(&options.topic, *partition)).await?.is_none();
         }
-        Ok(from)
+        begin(&mut open.pipeline, client, options, partitions, if is_first { start } else { Start::Earliest }).await
     }
 
     /// Takes note of where each partition is read from that this process reads.
-    fn note_positions(&self, stream: &str, options: &KafkaOptions, client: &Client, from: &[(i32, i64)]) {
+    async fn note_positions(&self, stream: &str, options: &KafkaOptions, client: &Client, from: &[(i32, i64)]) -> Result<()> {
+        let open = self.stream(stream).await?;
+        let watermarks: Vec<Option<i64>> = {
+            let pipeline = &open.lock().await.pipeline;
+            from.iter().map(|(partition, _)| pipeline.watermark(&partition_name(&options.topic, *partition))).collect()
+        };
         self.statuses.update(stream, |status| {
             status.retain(|name| from.iter().any(|(p, _)| partition_name(&options.topic, *p) == name));
-            for (partition, next) in from {
+            for ((partition, next), watermark) in from.iter().zip(watermarks) {
                 let p = status.partition(&partition_name(&options.topic, *partition));
-                (p.offset, p.end_offset) = (*next, client.progress.end(*partition));
+                (p.offset, p.end_offset, p.watermark) = (*next, client.progress.end(*partition), watermark);
             }
             let none = "the group has assigned no partition to this process: it has more members than the topic has partitions";
             status.say(SourceState::Running, from.is_empty().then(|| none.to_owned()));
         });
+        Ok(())
     }
 }
 
-/// Where a partition is read from: behind what history holds, or where the stream begins.
-pub(super) async fn begin(pipeline: &mut Pipeline, client: &Arc<Client>, name: &str, partition: i32, start: Start) -> Result<i64> {
-    if let Some(next) = pipeline.committed_offset(name).await? {
-        pipeline.reads_from(name, next);
-        return Ok(next);
+/// Where partitions are read from: behind what history holds, or where the stream begins.
+pub(super) async fn begin(
+    pipeline: &mut Pipeline,
+    client: &Arc<Client>,
+    options: &KafkaOptions,
+    partitions: Vec<i32>,
+    start: Start,
+) -> Result<Vec<(i32, i64)>> {
+    let (mut from, mut new) = (Vec::new(), Vec::new());
+    for partition in partitions {
+        match pipeline.committed_offset(&partition_name(&options.topic, partition)).await? {
+            Some(next) => from.push((partition, next)),
+            None => new.push(partition),
+        }
     }
-    let first = ask(client, move |c| c.first_offsets(start, &[partition])).await?;
-    let next = first.first().map_or(0, |(_, next)| *next);
-    // A process that dies now begins at the same place.
-    pipeline.skip_to(name, next, false).await?;
-    pipeline.reads_from(name, next);
-    Ok(next)
+    if !new.is_empty() {
+        // All in one commit: a process that dies now begins at the same places.
+        let new = ask(client, move |c| c.first_offsets(start, &new)).await?;
+        let named: Vec<(String, i64)> = new.iter().map(|(p, next)| (partition_name(&options.topic, *p), *next)).collect();
+        pipeline.skip_to(&named, false).await?;
+        from.extend(new);
+        from.sort_unstable();
+    }
+    for (partition, next) in &from {
+        pipeline.reads_from(&partition_name(&options.topic, *partition), *next);
+    }
+    Ok(from)
 }
 
 /// Waits until the reading is to end.
@@ -345,14 +396,14 @@ async fn read_once(engine: &Weak<Inner>, stream: &str, halt: &Halt, stop: &mut w
             Reader::join(client.clone(), decoding)?
         }
         None => {
-            inner.note_positions(stream, options, &client, &from);
+            inner.note_positions(stream, options, &client, &from).await?;
             tracing::info!(stream, topic = options.topic, partitions = from.len(), "reading");
             Reader::start(client.clone(), &from, decoding)?
         }
     };
     drop(inner);
     loop {
-        let Some(due) = feed.due().await else { return Ok(End::Gone) };
+        let Some((due, ended)) = feed.due().await else { return Ok(End::Gone) };
         let event = tokio::select! {
             biased;
             () = asked(stop) => {
@@ -365,18 +416,23 @@ async fn read_once(engine: &Weak<Inner>, stream: &str, halt: &Halt, stop: &mut w
                 }
                 return Ok(End::Asked);
             }
+            () = ended => {
+                feed.commit_or_wait(&reader, false).await?;
+                continue;
+            }
             () = tokio::time::sleep_until(due.into()) => {
-                feed.flush_or_wait(&reader).await?;
+                feed.commit_or_wait(&reader, true).await?;
                 continue;
             }
             event = reader.next() => event,
         };
         match event {
             Some(Event::Records { partition, decoded, next }) => {
-                let mut backoff = Backoff::new();
+                let (mut backoff, since) = (Backoff::new(), Instant::now());
                 loop {
                     let Err(e) = feed.take(partition, &decoded, next).await else { break };
-                    if e.kind() != Kind::Unavailable {
+                    if e.kind() != Kind::Unavailable || (placement.is_some() && since.elapsed() > WAIT_MAX) {
+                        // Who waits for long keeps the group from sharing out the partitions anew.
                         return Err(e);
                     }
                     feed.say(SourceState::Paused, Some(&e));
@@ -390,7 +446,7 @@ async fn read_once(engine: &Weak<Inner>, stream: &str, halt: &Halt, stop: &mut w
                     feed.check().await?;
                 }
                 if feed.is_full().await {
-                    feed.flush_or_wait(&reader).await?;
+                    feed.commit_or_wait(&reader, true).await?;
                 }
             }
             Some(Event::NewPartitions(new)) => {
@@ -430,11 +486,12 @@ fn stopped_at(halt: &Halt, gaps: Vec<Gap>) -> Result<()> {
         return Ok(());
     }
     let told: Vec<String> = gaps.iter().map(ToString::to_string).collect();
+    let what = match gaps.iter().any(Gap::is_behind) {
+        true => "the topic was made anew or cut at its end: create another stream of it",
+        false => "RESUME STREAM ... PAST GAP goes on without them",
+    };
     *halt.gaps() = gaps;
-    Err(Error::data(format!(
-        "the log does not go on where history ends: {}; RESUME STREAM ... PAST GAP goes on without them",
-        told.join("; ")
-    )))
+    Err(Error::data(format!("the log does not go on where history ends: {}; {what}", told.join("; "))))
 }
 
 /// From a reader to a stream's pipeline.
@@ -480,7 +537,7 @@ impl Feed {
         let from = inner.take_partitions(&self.stream, &self.options, &self.client, placement, partitions).await?;
         let wanted = from.clone();
         stopped_at(halt, ask(&self.client, move |c| c.gaps(&wanted)).await?)?;
-        inner.note_positions(&self.stream, &self.options, &self.client, &from);
+        inner.note_positions(&self.stream, &self.options, &self.client, &from).await?;
         tracing::info!(stream = self.stream, ?partitions, "these partitions are read here");
         let stream = self.stream.clone();
         tokio::spawn(async move { inner.ready_views_of(&stream).await });
@@ -511,15 +568,24 @@ impl Feed {
         }
     }
 
-    /// When the next commit is due; `None` where the engine is gone.
-    async fn due(&self) -> Option<Instant> {
+    /// When the next commit is due, and what is over once the one that is under way has ended; `None` where the engine is gone.
+    async fn due(&self) -> Option<(Instant, impl Future<Output = ()> + use<>)> {
         let inner = self.engine.upgrade()?;
-        let since = match self.open(&inner).await {
-            Ok(Some(open)) => open.lock().await.pipeline.staged_since(),
-            _ => None,
-        };
+        let (mut since, mut ended) = (None, None);
         let interval = Duration::from_micros(self.options.commit_interval_us.unsigned_abs());
-        Some(since.unwrap_or_else(Instant::now) + interval)
+        if let Ok(Some(open)) = self.open(&inner).await {
+            let pipeline = &open.lock().await.pipeline;
+            // One that has failed is tried again at once.
+            since = if pipeline.has_failed() { Instant::now().checked_sub(interval) } else { pipeline.staged_since() };
+            ended = Some(pipeline.commit_ended());
+        }
+        let ended = async move {
+            match ended {
+                Some(ended) => ended.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        Some((since.unwrap_or_else(Instant::now) + interval, ended))
     }
 
     async fn is_full(&self) -> bool {
@@ -568,11 +634,38 @@ impl Feed {
         let Some(open) = self.open(&inner).await? else { return Ok(()) };
         let mut open = open.lock().await;
         inner.commit_staged(&self.stream, &mut open).await?;
-        if self.placement.is_some() && open.pipeline.staged_since().is_none() {
+        if self.placement.is_some() {
             inner.follow_others(&self.stream, &mut open).await?;
         }
         let committed = open.pipeline.take_flushed();
         drop(open);
+        self.tell(&inner, &committed, reader);
+        Ok(())
+    }
+
+    /// Ends the commit that is under way, begins one where it is due, and tells the group what history holds.
+    async fn commit(&self, reader: &Reader, due: bool) -> Result<()> {
+        if self.placement.is_some() {
+            // What others commit is looked at while nothing is under way.
+            return if due { self.flush(reader).await } else { Ok(()) };
+        }
+        let inner = self.engine()?;
+        let Some(open) = self.open(&inner).await? else { return Ok(()) };
+        let mut open = open.lock().await;
+        if due {
+            inner.begin_commit(&self.stream, &mut open).await?;
+        } else if open.pipeline.is_commit_over() {
+            open.pipeline.finish_commit().await?;
+            inner.note_commit(&self.stream, &mut open);
+        }
+        let committed = open.pipeline.take_flushed();
+        drop(open);
+        self.tell(&inner, &committed, reader);
+        Ok(())
+    }
+
+    /// Says how far the source is, here and to the group.
+    fn tell(&self, inner: &Inner, committed: &BTreeMap<String, i64>, reader: &Reader) {
         let number = |name: &str| name.rsplit_once('/').and_then(|(_, p)| p.parse::<i32>().ok());
         let offsets: Vec<(i32, i64)> = committed.iter().filter_map(|(name, next)| Some((number(name)?, *next))).collect();
         inner.statuses.update(&self.stream, |status| {
@@ -588,12 +681,11 @@ impl Feed {
         if !offsets.is_empty() {
             reader.committed(offsets);
         }
-        Ok(())
     }
 
-    /// As [`Self::flush`]; where the storage fails, what is staged stays for the next time.
-    async fn flush_or_wait(&self, reader: &Reader) -> Result<()> {
-        match self.flush(reader).await {
+    /// As [`Self::commit`]; where the storage fails, what is to be committed stays for the next time.
+    async fn commit_or_wait(&self, reader: &Reader, due: bool) -> Result<()> {
+        match self.commit(reader, due).await {
             Err(e) if e.kind() == Kind::Unavailable => {
                 tracing::warn!(stream = self.stream, error = %e, "a commit failed and is tried again");
                 self.say(SourceState::Paused, Some(&e));

@@ -158,7 +158,12 @@ impl Inner {
             }
             let entry = Entry { sql: statement.text.clone(), at_us: self.now() };
             let json = serde_json::to_vec(&entry).map_err(|e| Error::internal(e.to_string()))?;
-            match self.warehouse.catalog().append(before.next, &json).await? {
+            let appended = self.warehouse.catalog().append(before.next, &json).await;
+            if let (Err(_), Change::StreamAltered(name, true)) = (&appended, &change) {
+                // Its pipeline has the column that the catalog does not say.
+                self.give_up(name).await;
+            }
+            match appended? {
                 Append::Done => {
                     registry.next += 1;
                     self.set_registry(registry);

@@ -74,7 +74,7 @@ impl Processes {
             let name = format!("t/{partition}");
             match pipeline.committed_offset(&name).await.expect("offset") {
                 Some(next) => pipeline.reads_from(&name, next),
-                None => pipeline.skip_to(&name, 0, false).await.expect("begun"),
+                None => pipeline.skip_to(&[(name, 0)], false).await.expect("begun"),
             }
         }
         pipeline
@@ -93,9 +93,13 @@ impl Processes {
     }
 
     async fn rows(&self) -> usize {
+        self.rows_of(Part::History).await
+    }
+
+    async fn rows_of(&self, part: Part) -> usize {
         let reader = self.member(&[]).await;
         let options = TableOptions { all_rows: true, ..TableOptions::default() };
-        let table = reader.history().table(Part::History, options).await.expect("table");
+        let table = reader.history().table(part, options).await.expect("table");
         SessionContext::new().read_table(table).expect("read").count().await.expect("counted")
     }
 }
@@ -184,4 +188,68 @@ async fn what_is_not_read_from_the_topic_comes_before_or_behind_what_is() {
     assert!(!b.is_overtaken().await.expect("asked"));
     b.history().refresh().await.expect("refreshed");
     assert!(b.is_overtaken().await.expect("asked"));
+}
+
+/// Records are staged while a commit is under way: each of the two commits has its own, and builds on the one before.
+#[tokio::test]
+async fn records_are_staged_behind_a_commit() {
+    let processes = Processes::begin().await;
+    let mut a = processes.member(&[0, 1]).await;
+    a.stage("t/0", &processes.records("x", 0, &[600]), 1, 0).await.expect("staged");
+    a.begin_commit().expect("begun");
+    assert!(a.staged_since().is_none() && a.has_uncommitted() && a.is_in_doubt());
+    assert_eq!(a.uncommitted_changes().count(), 1);
+    // Of the same partition, of another one, and a late one by the times of before.
+    a.stage("t/0", &processes.records("w", 1, &[700]), 2, 0).await.expect("staged");
+    a.stage("t/1", &processes.records("y", 0, &[700]), 1, 0).await.expect("staged");
+    let late = a.stage("t/0", &processes.records("v", 2, &[630]), 3, 0).await.expect("staged");
+    assert_eq!(late.counts.late, 1);
+    a.finish_commit().await.expect("committed");
+    assert_eq!(a.take_flushed(), [("t/0".to_owned(), 1), ("t/1".to_owned(), 0)].into());
+    assert!(!a.is_in_doubt() && a.staged_since().is_some() && a.uncommitted_changes().count() == 3);
+    a.flush().await.expect("committed");
+    assert_eq!(a.take_flushed(), [("t/0".to_owned(), 3), ("t/1".to_owned(), 1)].into());
+    assert!(!a.has_uncommitted());
+    assert_eq!((processes.rows().await, processes.rows_of(Part::Late).await), (3, 1));
+
+    // Who has lost the partition meanwhile finds that out at the end of the commit, and what is staged behind it is as little committed.
+    let mut b = processes.member(&[0]).await;
+    for process in [&mut a, &mut b] {
+        process.stage("t/0", &processes.records("u", 3, &[800]), 4, 0).await.expect("staged");
+    }
+    b.flush().await.expect("committed");
+    a.begin_commit().expect("begun");
+    // Whether it is told here or there depends on what ends first.
+    let staged = a.stage("t/0", &processes.records("t", 4, &[900]), 5, 0).await.map(drop);
+    let fenced = match staged {
+        Ok(()) => a.flush().await.expect_err("fenced"),
+        Err(e) => e,
+    };
+    assert_eq!(fenced.kind(), Kind::Closed, "{fenced}");
+    assert_eq!(a.flush().await.expect_err("still").kind(), Kind::Closed);
+    assert_eq!(processes.rows().await, 4);
+}
+
+/// Two processes give the same numbers to what they were told to insert: the late records of one are not taken for those of the other.
+#[tokio::test]
+async fn late_records_of_two_inserts_are_told_apart() {
+    use crate::connect::ingest::PUSH;
+    use crate::stream::watermark::Granularity;
+    let processes = Processes::begin().await;
+    let (mut a, mut first) = (processes.member(&[0]).await, processes.member(&[1]).await);
+    let push = async |process: &mut Pipeline, user: &str, seconds: &[i64]| {
+        let first = process.next_offset(PUSH).await?;
+        process.take(PUSH, processes.records(user, first, seconds), Granularity::Record, None, 0).await
+    };
+    push(&mut first, "x", &[600]).await.expect("taken");
+    let mut b = processes.member(&[1]).await;
+    // It leaves its late record aside before it finds that another came before.
+    let error = push(&mut a, "y", &[600, 1]).await.expect_err("come before");
+    assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+    let error = push(&mut b, "z", &[600, 2]).await.expect_err("the numbers are another's");
+    assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+    assert_eq!((processes.rows().await, processes.rows_of(Part::Late).await), (1, 1));
+    let counts = push(&mut b, "z", &[600, 2]).await.expect("taken").counts;
+    assert_eq!((counts.accepted, counts.late), (1, 1));
+    assert_eq!((processes.rows().await, processes.rows_of(Part::Late).await), (2, 2));
 }

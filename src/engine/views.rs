@@ -243,6 +243,10 @@ impl Inner {
             if open.pipeline.is_in_doubt() {
                 self.commit_staged(stream, open).await?;
             }
+            if open.pipeline.is_overtaken().await? {
+                // A state of more than its pipeline knows of would be told to be older than it is.
+                return Err(Error::unavailable(format!("another process has written to stream \"{stream}\" a moment ago; try again")));
+            }
         }
         let now: Vec<(String, StreamHistory)> = held.iter().map(|(name, open)| (name.clone(), open.pipeline.history().clone())).collect();
         greatest = held.iter().map(|(_, open)| open.pipeline.greatest()).max().flatten();
@@ -254,7 +258,7 @@ impl Inner {
         online.advance(self.horizon(&online.view, greatest));
         // What is in the state and not yet in history.
         for (stream, open) in &held {
-            for changes in open.pipeline.staged_changes() {
+            for changes in open.pipeline.uncommitted_changes() {
                 if let Changes::Rows { gone, come } = changes {
                     let (gone, come) = (Only::of(only, stream, gone.clone())?, Only::of(only, stream, come.clone())?);
                     online.apply(&[Change { stream, rows: &gone, gone: true }, Change { stream, rows: &come, gone: false }])?;

@@ -35,7 +35,7 @@ impl Inner {
         let state = self.state_bytes();
         if state > self.settings.state_limit_bytes {
             return Err(Error::unavailable(format!(
-                "online state takes {state} bytes, more than state_limit_bytes ({}); drop views or raise the setting",
+                "online state takes {state} bytes, more than state_limit_bytes ({}); drop views or raise it (serve --state-limit-bytes)",
                 self.settings.state_limit_bytes
             )));
         }
@@ -90,7 +90,8 @@ impl Inner {
     }
 
     async fn keep_lease(&self, name: &str) {
-        let held = self.writing(name).await.map(drop);
+        // Also where there is no room for more: the stream stays this process's.
+        let held = self.holding(name).await.and_then(|_| self.check_state());
         self.note_lease(name, held.as_ref().err()).await;
         let Err(e) = held else { return };
         tracing::warn!(stream = name, error = %e, "the stream's lease is not held");

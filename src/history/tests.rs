@@ -58,7 +58,7 @@ fn rejected(records: &[(&str, i64)]) -> RecordBatch {
 }
 
 fn progress(expected: Option<i64>, version: i64) -> Vec<Progress> {
-    vec![Progress { app_id: "s/0/p".into(), partition: Some("p".into()), expected, version }]
+    vec![Progress { app_id: "s/0/p".into(), partition: Some("p".into()), expected, version, numbered_from: None }]
 }
 
 fn step(accepted: RecordBatch, expected: Option<i64>, version: i64) -> Commit {
@@ -177,8 +177,8 @@ async fn a_step_that_stopped_between_tables_is_completed_without_a_second_copy()
 async fn a_token_is_applied_once_whatever_was_left_behind() {
     let history = history(&memory().await, true).await;
     let progress = |next| {
-        let token = Progress { app_id: "s/0/token/x".into(), partition: None, expected: None, version: 1 };
-        let push = Progress { app_id: "s/0/p".into(), partition: Some("p".into()), expected: None, version: next };
+        let token = Progress { app_id: "s/0/token/x".into(), partition: None, expected: None, version: 1, numbered_from: None };
+        let push = Progress { app_id: "s/0/p".into(), partition: Some("p".into()), expected: None, version: next, numbered_from: None };
         vec![push, token]
     };
     let late = |offset| vec![rows(&[("l", 1.0, START, offset, 0)])];
@@ -331,7 +331,7 @@ async fn writers_of_different_sources_both_come_through() {
     let second = StreamHistory::open(&warehouse, "s", "s", schema(true)).await.expect("open");
     let other = Commit {
         accepted: vec![rows(&[("b", 2.0, START, 0, 0)])],
-        progress: vec![Progress { app_id: "s/0/q".into(), partition: Some("q".into()), expected: None, version: 1 }],
+        progress: vec![Progress { app_id: "s/0/q".into(), partition: Some("q".into()), expected: None, version: 1, numbered_from: None }],
         ..Commit::default()
     };
     let (one, two) = futures::join!(first.commit(step(rows(&[("a", 1.0, START, 0, 0)]), None, 1)), second.commit(other));

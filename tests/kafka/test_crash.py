@@ -6,6 +6,7 @@ of moments and records.
 
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -94,9 +95,9 @@ def manifests(world):
     return sorted(folder.rglob("*.json")) if folder.exists() else []
 
 
-@pytest.mark.parametrize("damage", ["one bit", "cut", "no checkpoints"])
+@pytest.mark.parametrize("damage", ["one bit", "cut", "newer", "no checkpoints"])
 def test_damaged_checkpoints(world, servers, damage):
-    """A checkpoint that is damaged is refused by name, and the one before or history takes its place."""
+    """A checkpoint that is damaged, or of a newer program, is refused by name; the one before or history takes its place."""
     server = servers(world.warehouse, *dialect.OFTEN)
     world.create(server)
     flow, seen = Flow(22), None
@@ -109,6 +110,10 @@ def test_damaged_checkpoints(world, servers, damage):
     newest = manifests(world)[-1]
     if damage == "no checkpoints":
         shutil.rmtree(world.warehouse / "checkpoints")
+    elif damage == "newer":
+        text, count = re.subn(r'"format":\d+', '"format":99', newest.read_text())
+        assert count == 1, text
+        newest.write_text(text)
     else:
         damaged = newest if damage == "cut" else newest.with_suffix("") / "chunk-0"
         data = bytearray(damaged.read_bytes())
@@ -120,6 +125,7 @@ def test_damaged_checkpoints(world, servers, damage):
     world.check(server)
     if damage != "no checkpoints":
         assert newest.name in server.log, server.log
+        assert damage != "newer" or "newer program" in server.log, server.log
 
 
 def test_a_restart_does_not_wait_for_the_session(world, servers):

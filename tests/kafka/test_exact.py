@@ -1,5 +1,7 @@
 """Exactness: whatever comes over the topic, in whatever order, history and every value are those of the oracle."""
 
+import threading
+
 import pytest
 
 import dialect
@@ -77,8 +79,28 @@ def test_a_view_that_comes_later(world, servers):
     world.caught_up(server)
     world.topic.send(flow.take(400))
     first, world.view = world.view, "later"
-    server.run(worlds.view_sql(world.view, world.name))
-    assert server.rows(f"SELECT count_ever FROM {first} FOR ENTITY 'nobody'") == [(0,)]
+    # What is sent from here on is on time, so it comes behind that.
+    user, at = world.entities()[0], world.instants()[0] - 1
+    [wanted] = world.expected([user], at)
+    created, during = threading.Event(), []
+
+    def ask():
+        with server.adbc() as connection, connection.cursor() as cursor:
+            while not created.is_set():
+                cursor.execute(f"SELECT * FROM {first} FOR ENTITY {quoted(user)} AS OF {worlds.sql_time(at)}")
+                [row] = cursor.fetchall()
+                during.append(tuple(map(worlds.bits, row)))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    until(lambda: during, "an answer before")
+    before = len(during)
+    for name in ("another", "third", "fourth", world.view):
+        server.run(worlds.view_sql(name, world.name))
+    after = len(during)
+    created.set()
+    asking.join()
+    assert after > before and set(during) == {tuple(wanted)}, (before, after, set(during), wanted)
     world.topic.flush()
     world.caught_up(server)
     world.check_served(server)

@@ -146,7 +146,8 @@ impl Pipeline {
         }
         let Alone { notes, .. } = self.alone().await?;
         let expected = self.history.transaction_version(ALTERED).await?;
-        let progress = vec![Progress { app_id: ALTERED.into(), partition: None, expected, version: expected.unwrap_or(0) + 1 }];
+        let progress =
+            vec![Progress { app_id: ALTERED.into(), partition: None, expected, version: expected.unwrap_or(0) + 1, numbered_from: None }];
         // It builds on nothing that others do.
         match self.put_alone(Commit { progress, notes, ..Commit::default() }).await? {
             Outcome::Committed { .. } => Ok(()),

@@ -31,6 +31,8 @@ use crate::stream::schema::{OPERATION, POSITION, StreamSchema};
 
 /// What stands in the place of a value that was not logged.
 const UNAVAILABLE: &str = "__debezium_unavailable_value";
+/// The same for a column of bytes.
+const UNAVAILABLE_BASE64: &str = "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==";
 
 /// Decodes records that are one envelope each.
 #[derive(Debug)]
@@ -110,7 +112,7 @@ impl DebeziumDecoder {
         if operation == "d" || record.values[time] == Value::Absent {
             record.values[time] = Value::Integer(source.time_us()?);
         }
-        if image.contains(UNAVAILABLE) {
+        if image.contains(UNAVAILABLE) || image.contains(UNAVAILABLE_BASE64) {
             check_available(record, collector, image)?;
         }
         record.values[self.position] = scratch(record, &source.position(offset)?);
@@ -142,7 +144,11 @@ fn scratch(record: &mut Record, text: &str) -> Value {
 /// Rejects a row of which a column's value is not there; what else there is of it would be a wrong value.
 fn check_available(record: &Record, collector: &Collector, image: &str) -> Result<(), String> {
     for (column, value) in record.values.iter().enumerate() {
-        if resolve_value(*value, image, &record.text) == UNAVAILABLE {
+        let bytes = match value {
+            Value::Bytes(start, end) => record.bytes.get(*start..*end).unwrap_or_default(),
+            _ => resolve_value(*value, image, &record.text).as_bytes(),
+        };
+        if bytes == UNAVAILABLE.as_bytes() {
             let label = collector.label(column);
             return Err(format!("field \"{label}\": the value is not in the database's log (for Postgres, see REPLICA IDENTITY FULL)"));
         }

@@ -69,6 +69,20 @@ class Broker:
             reader.close()
 
 
+class Mock:
+    """librdkafka's mock cluster in this process: a topic is there once somebody asks for it, and has the partitions that the library gives it."""
+
+    def __init__(self):
+        self.cluster = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "mock", "log_level": 0})
+        [node] = self.cluster.list_topics(timeout=SECONDS).brokers.values()
+        self.address = f"{node.host}:{node.port}"
+
+    def create(self, name, partitions=1):
+        there = Producer({"bootstrap.servers": self.address, "log_level": 0}).list_topics(name, timeout=SECONDS).topics[name].partitions
+        assert len(there) >= partitions, f"the mock cluster's topics have {len(there)} partitions"
+        return Topic(self, name, len(there))
+
+
 class Topic:
     """A topic, the producer of it, and its log.
 
